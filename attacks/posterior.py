@@ -1,0 +1,112 @@
+"""The adversary as an optimisation problem: likelihood x prior x variables x solver (arXiv 2111.04706)."""
+
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Generator, nn
+
+from attacks.likelihoods import Likelihood
+from attacks.priors import Prior
+from attacks.problem import Problem
+from attacks.solvers import Cost, Objective, Solver
+from attacks.variables import Point, Variables
+from fl_sim.core.contracts import Attack
+from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.part import part
+from fl_sim.core.types import Budget, Observation, Reconstruction
+
+
+@part
+class Annealing:
+    """A factor on the likelihood that grows geometrically to 1, and stays there.
+
+    Args:
+        first: The factor at the start, in (0, 1].
+        until: Share of the steps after which it is 1, in (0, 1].
+    """
+
+    first: PositiveFloat = 1.0
+    until: PositiveFloat = 0.5
+
+    def __call__(self, progress: float) -> float:
+        return min(1.0, float(self.first ** max(0.0, 1 - progress / self.until)))
+
+
+@part
+class PosteriorSearch(Attack):
+    """Minimise ``f_t * likelihood + priors`` over variables, from several starts at once.
+
+    Args:
+        likelihood: Cost of the guess's gradient.
+        priors: Costs of the guess's images; summed.
+        variables: What is searched.
+        solver: How.
+        restarts: Independent starts; the one with the best final objective is kept.
+        annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
+
+    Returns the best iterate by its own objective, which never sees the truth.
+    """
+
+    likelihood: Likelihood
+    priors: tuple[Prior, ...] = ()
+    variables: Variables
+    solver: Solver
+    restarts: PositiveInt = 1
+    annealing: Annealing = Annealing()
+
+    def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
+        began = time.monotonic()
+        problem = Problem.of(seen, model, rng, device)
+        if self.likelihood.needs_scale and not problem.scale_known:
+            raise UnmetKnowledgeError(
+                f"{type(self.likelihood).__name__} compares gradients with their scale, and that of a weight change is "
+                "unknown without the protocol: grant protocol in [adversary], or use a cosine attack"
+            )
+        start = self.variables.start(problem, self.restarts, rng)
+        project = _Projection(self.variables, problem)
+        found = self.solver.solve(self.objective(problem), project(start), project)
+        guess = self.variables.decode(found.point, problem)
+        labels = guess.labels[0].argmax(-1) if guess.labels.is_floating_point() else guess.labels[0]
+        return Reconstruction(
+            images=guess.images[0].detach().clamp(0, 1).cpu(),
+            labels=labels.cpu(),
+            outcome=found.outcome,
+            loss=found.score,
+            budget=Budget(iterations=found.iterations, seconds=time.monotonic() - began, device=device),
+        )
+
+    def objective(self, problem: Problem) -> Objective:
+        """The cost that the solver minimises; public for checks and plots."""
+
+        def cost(point: Point, progress: float) -> Cost:
+            guess = self.variables.decode(point, problem)
+            likelihood = self.likelihood(problem.gradients(guess.images, guess.labels), problem)
+            prior = sum((p(guess.images, problem) for p in self.priors), likelihood.new_zeros(()))
+            return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
+
+        return cost
+
+
+@dataclass(frozen=True)
+class _Projection:
+    """The variables' projection, bound to one problem."""
+
+    variables: Variables
+    problem: Problem
+
+    def __call__(self, point: Point) -> Point:
+        return self.variables.project(point, self.problem)
+
+
+@part
+class KnowsDefense(Attack):
+    """An attack that may only run where the defense and its parameters are granted."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"defense"})
+
+    search: PosteriorSearch
+
+    def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
+        return self.search(seen, model, rng, device)

@@ -1,0 +1,96 @@
+"""What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Generator, Tensor, nn
+
+from attacks.labels import infer_labels
+from fl_sim.core.trees import map_tree, scale
+from fl_sim.core.types import Batch, Observation, Tensors
+from fl_sim.training.local import State, gradient
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """An observation on one device, with everything an objective needs.
+
+    Images and labels carry a leading trial dimension ``T`` (restarts): ``(T, N, C, H, W)`` and ``(T, N)`` or
+    ``(T, N, K)``. Gradients do too: each tensor is ``(T, *shape)``.
+    """
+
+    seen: Observation
+    model: nn.Module
+    labels: Tensor  # (N,) int64, given or inferred
+    target: Tensors  # the observed mean gradient; only its direction where ``scale_known`` is false
+    scale_known: bool
+    device: str
+
+    @classmethod
+    def of(cls, seen: Observation, model: nn.Module, rng: Generator, device: str) -> "Problem":
+        """Read an observation; infers the labels that are not granted, moves tensors to ``device``."""
+        here = replace(
+            seen,
+            broadcast=map_tree(lambda t: t.to(device), seen.broadcast),
+            buffers=map_tree(lambda t: t.to(device), seen.buffers),
+            update=replace(seen.update, delta=map_tree(lambda t: t.to(device), seen.update.delta)),
+        )
+        model = model.to(device)
+        model.train(seen.protocol is not None and seen.protocol.batchnorm == "train")
+        per_gradient = gradient_scale(here)
+        target = scale(here.update.delta, 1 / (per_gradient or -1.0))
+        labels = here.knowledge.labels
+        if labels is None:
+            labels = infer_labels(here, model, target, rng)
+        return cls(
+            seen=here,
+            model=model,
+            labels=labels.to(device),
+            target=target,
+            scale_known=per_gradient is not None,
+            device=device,
+        )
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensors:
+        """Mean gradient of each trial's batch, differentiable in ``images`` and ``labels``.
+
+        A plain loop over trials: on a CPU it is faster than ``vmap``, whose grouped convolutions are slow there.
+        """
+        state = State(self.seen.broadcast, self.seen.buffers)
+        trials = [
+            gradient(self.model, state, Batch(x, y), create_graph=True).tree
+            for x, y in zip(images, labels, strict=True)
+        ]
+        return {name: torch.stack([t[name] for t in trials]) for name in self.target}
+
+    def as_update(self, gradients: Tensors) -> Tensors:
+        """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""
+        factor = gradient_scale(self.seen)
+        return gradients if factor is None else scale(gradients, factor)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Per channel, ``(C, 1, 1)``; see :class:`fl_sim.core.types.Task`."""
+        return torch.tensor(self.seen.task.mean, device=self.device).view(-1, 1, 1)
+
+    @cached_property
+    def std(self) -> Tensor:
+        return torch.tensor(self.seen.task.std, device=self.device).view(-1, 1, 1)
+
+
+def gradient_scale(seen: Observation) -> float | None:
+    """What the mean gradient is multiplied by to make the update; ``None`` where the protocol is not disclosed.
+
+    1 for a gradient. For a weight change, ``-learning_rate * steps`` with momentum's growth: the change that SGD would
+    make if its gradient stayed what it was at the first step (the one-step approximation of FedAvg).
+    """
+    if seen.update.kind == "gradient":
+        return 1.0
+    if seen.protocol is None:
+        return None
+    moved, velocity = 0.0, 0.0
+    for _ in range(seen.protocol.steps(seen.update.num_examples)):
+        velocity = seen.protocol.momentum * velocity + 1
+        moved += velocity
+    return -seen.protocol.learning_rate * moved

@@ -1,0 +1,84 @@
+"""The contract of a solver, and the best-so-far that all of them keep."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from attacks.variables.base import Point
+from fl_sim.core.types import Outcome
+
+
+class Cost(NamedTuple):
+    """Of each trial, ``(T,)``: what this step descends, and what points are compared by.
+
+    They differ where the objective changes along the way (an annealed likelihood); the second never does.
+    """
+
+    descended: Tensor
+    score: Tensor
+
+
+Objective: TypeAlias = Callable[[Point, float], Cost]
+"""Cost of a point at a progress in [0, 1] of the search."""
+
+Project: TypeAlias = Callable[[Point], Point]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """The best point over all trials (its trial dimension kept, of size 1), chosen by its own score."""
+
+    point: Point
+    score: float
+    outcome: Outcome
+    iterations: int
+
+
+class Solver(ABC):
+    """Minimises an objective from several starts at once."""
+
+    @abstractmethod
+    def solve(self, objective: Objective, start: Point, project: Project) -> Solution: ...
+
+
+class Clock:
+    """A time budget; ``None`` never ends."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+
+class Best:
+    """Each trial's best point so far by score, kept on the device: nothing here waits for it."""
+
+    def __init__(self, start: Point) -> None:
+        self.point: Point = {name: v.detach().clone() for name, v in start.items()}
+        first = next(iter(start.values()))
+        self.score = torch.full((len(first),), torch.inf, device=first.device, dtype=torch.float64)
+
+    def offer(self, point: Point, score: Tensor) -> None:
+        """Keep what is better; NaN never is."""
+        better = score.detach() < self.score
+        self.score = torch.where(better, score.detach().double(), self.score)
+        self.point = {
+            name: torch.where(better.view(-1, *[1] * (v.dim() - 1)), v.detach(), self.point[name])
+            for name, v in point.items()
+        }
+
+    def solution(self, outcome: Outcome, iterations: int) -> Solution:
+        trial = int(self.score.argmin())
+        score = float(self.score[trial])
+        return Solution(
+            point={name: v[trial : trial + 1] for name, v in self.point.items()},
+            score=score,
+            outcome=outcome if torch.isfinite(self.score[trial]) else Outcome.NON_FINITE,
+            iterations=iterations,
+        )

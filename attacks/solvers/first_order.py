@@ -1,0 +1,81 @@
+"""Gradient descent with Adam."""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from attacks.solvers.base import Best, Clock, Objective, Project, Solution, Solver
+from attacks.variables.base import Point
+from fl_sim.core.part import part
+from fl_sim.core.types import Outcome
+
+_LOOK_EVERY = 25  # steps between two looks at the score; each waits for the device
+
+
+@part
+class Adam(Solver):
+    """Adam (arXiv 1412.6980) on all trials at once, projected after each step.
+
+    Args:
+        steps: Most steps to take.
+        step_size: Of Adam, in units of the variables.
+        signed: Feed Adam the sign of the gradient (arXiv 2003.14053).
+        schedule: ``steps``: a tenth of the step size after 3/8, 5/8 and 7/8 of the steps; ``exponential``: ``decay``
+            per step; ``constant``.
+        decay: See ``schedule``.
+        tolerance: Stop, converged, once the best score of every trial is below this.
+        seconds: Stop after this time; ``None``: only ``steps`` counts.
+    """
+
+    steps: PositiveInt
+    step_size: PositiveFloat = 0.1
+    signed: bool = False
+    schedule: Literal["constant", "steps", "exponential"] = "constant"
+    decay: PositiveFloat = 0.94
+    tolerance: float = -torch.inf
+    seconds: PositiveFloat | None = None
+
+    def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
+        point = {name: v.detach().clone().requires_grad_() for name, v in start.items()}
+        adam = torch.optim.Adam(point.values(), lr=self.step_size)
+        best, clock, step = Best(point), Clock(self.seconds), 0
+        outcome = Outcome.OUT_OF_STEPS
+        for step in range(self.steps):
+            cost = objective(point, step / self.steps)
+            best.offer(point, cost.score)
+            self._descend(adam, point, cost.descended, self._rate(step))
+            self._write(point, project(point))
+            if step % _LOOK_EVERY == _LOOK_EVERY - 1 and (stop := self._stop(best, clock)):
+                return best.solution(stop, step + 1)
+            if clock.over():
+                return best.solution(Outcome.OUT_OF_TIME, step + 1)
+        best.offer(point, objective(point, 1.0).score)
+        return best.solution(self._stop(best, clock) or outcome, step + 1)
+
+    def _descend(self, adam: torch.optim.Adam, point: Point, cost: Tensor, rate: float) -> None:
+        variables = list(point.values())
+        gradients = torch.autograd.grad(cost.sum(), variables)
+        for variable, gradient in zip(variables, gradients, strict=True):
+            finite = gradient.nan_to_num(0.0, 0.0, 0.0)
+            variable.grad = finite.sign() if self.signed else finite
+        adam.param_groups[0]["lr"] = rate
+        adam.step()
+
+    def _rate(self, step: int) -> float:
+        if self.schedule == "exponential":
+            return float(self.step_size * self.decay**step)
+        passed = sum(8 * step >= eighths * self.steps for eighths in (3, 5, 7))
+        return self.step_size * (0.1**passed if self.schedule == "steps" else 1.0)
+
+    def _stop(self, best: Best, clock: Clock) -> Outcome | None:
+        if clock.over():
+            return Outcome.OUT_OF_TIME
+        return Outcome.CONVERGED if bool((best.score < self.tolerance).all()) else None
+
+    @staticmethod
+    def _write(point: Point, projected: Point) -> None:
+        with torch.no_grad():
+            for name, variable in point.items():
+                variable.copy_(projected[name])

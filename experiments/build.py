@@ -1,0 +1,203 @@
+"""From names to objects: the only place that looks in the registries."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from torch import nn
+
+from attacks import ALIASES, ATTACKS
+from defenses import DEFENSES
+from experiments.config import AttackPart, Part, Study, load_dict, replaced
+from fl_sim import models
+from fl_sim.core.contracts import AnyDefense, Attack
+from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.types import Protocol, Task
+from fl_sim.data.clients import ClientData
+from fl_sim.data.partition import Partition
+from fl_sim.federation.client import ClientJob
+from fl_sim.federation.server import build_strategy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as its configuration: small enough to travel, built once a process."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...]
+    task: Task
+    seed: int
+
+    def __call__(self) -> nn.Module:
+        return _built(self)
+
+
+@lru_cache(maxsize=8)
+def _built(spec: ModelSpec) -> nn.Module:
+    return models.build(spec.name, spec.task, spec.seed, **dict(spec.options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point of a study's grid: a study of its own, without a grid."""
+
+    name: str
+    axes: Mapping[str, Any]
+    study: Study
+
+    @property
+    def folder(self) -> str:
+        """``name`` as a file name."""
+        kept = "".join(c if c.isalnum() or c in "=.,_-" else "-" for c in self.name)
+        return kept.replace("--", "-").strip("-") or "base"
+
+    @property
+    def defense(self) -> str:
+        return " + ".join(map(str, self.study.defenses)) or "none"
+
+    def data(self, data_dir: str | None) -> ClientData:
+        d, federation = self.study.data, self.study.federation
+        return ClientData(
+            name=d.name,
+            path=d.path,
+            data_dir=data_dir,
+            image_size=d.image_size,
+            clients=federation.clients,
+            partition=Partition(**_tuples(d.partition)),
+            per_client=d.per_client,
+            seed=self.study.seed,
+        )
+
+    def protocol(self) -> Protocol:
+        f = self.study.federation
+        names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "batchnorm")
+        return Protocol(**{name: getattr(f, name) for name in names})
+
+    def model(self, task: Task) -> ModelSpec:
+        part = self.study.model
+        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
+
+    def defenses(self) -> tuple[AnyDefense, ...]:
+        return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
+
+    def job(self, data_dir: str | None) -> ClientJob:
+        """What this cell's clients do."""
+        data = self.data(data_dir)
+        return ClientJob(
+            data=data,
+            model=self.model(data.task()),
+            protocol=self.protocol(),
+            defenses=self.defenses(),
+            seed=self.study.seed,
+        )
+
+
+def cells(study: Study) -> list[Cell]:
+    """The grid's cells in its own order, the last axis fastest; one cell where there is no grid.
+
+    An axis is ``defense`` (each value a stack: a name, a table, or a list of these) or a dotted key of the study.
+    """
+    base = {**study.as_dict(), "grid": {}}
+    found = []
+    for values in product(*study.grid.values()):
+        tree = base
+        for axis, value in zip(study.grid, values, strict=True):
+            tree = replaced(tree, "defenses" if axis == "defense" else axis, value)
+        cell = load_dict(tree, "grid")
+        axes = {axis: _text(axis, v, cell) for axis, v in zip(study.grid, values, strict=True)}
+        name = ", ".join(f"{axis}={value}" for axis, value in axes.items()) or "base"
+        found.append(Cell(name=name, axes=axes, study=cell))
+    if len({cell.folder for cell in found}) < len(found):
+        raise ConfigError(f"grid: expected different cells, got the same one twice among {[c.name for c in found]}")
+    return found
+
+
+def attack(part: AttackPart) -> Attack:
+    arguments = {k: v for k, v in part.arguments.items() if k != "label"}
+    return build("attack", ATTACKS, Part(name=ALIASES.get(part.name, part.name), **arguments))
+
+
+def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
+    """Call the factory that ``part`` names with its arguments.
+
+    Raises:
+        ConfigError: No such name, or arguments the factory does not take.
+    """
+    if part.name not in registry:
+        known = sorted(registry)
+        raise ConfigError(f"no {kind} {part.name!r}; there are: {', '.join(known)}{suggestion(part.name, known)}")
+    factory = registry[part.name]
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**part.arguments)
+    except TypeError as error:
+        raise ConfigError(f"{kind} {part.name}: {error}; it takes {signature}") from error
+    try:
+        return factory(**_tuples(part.arguments))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems]) from error
+
+
+def check(study: Study, data_dir: str | None = None) -> list[Cell]:
+    """The study's cells, once everything in them could be built.
+
+    Raises:
+        ConfigError: With every problem of every cell.
+    """
+    grid = cells(study)
+    problems = dict.fromkeys(problem for cell in grid for problem in _problems(cell, data_dir))
+    if problems:
+        raise ConfigError(list(problems))
+    return grid
+
+
+def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
+    study, federation = cell.study, cell.study.federation
+    cohort = federation.cohort or federation.clients
+    checks: list[Callable[[], object]] = [
+        lambda: cell.job(data_dir).model(),
+        lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
+        *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
+        *(lambda part=part: attack(part) for part in study.attacks),
+    ]
+    for tried in checks:
+        try:
+            tried()
+        except ConfigError as error:
+            yield from error.problems
+        except ValidationError as error:
+            yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+    yield from _contradictions(study)
+
+
+def _contradictions(study: Study) -> Iterator[str]:
+    federation, adversary = study.federation, study.adversary
+    if (federation.cohort or 0) > federation.clients:
+        yield f"federation.cohort: expected at most clients = {federation.clients}, got {federation.cohort}"
+    for client in adversary.clients or []:
+        if client >= federation.clients:
+            yield f"adversary.clients: expected numbers below clients = {federation.clients}, got {client}"
+    for number in adversary.rounds or []:
+        if number > federation.rounds:
+            yield f"adversary.rounds: expected numbers up to rounds = {federation.rounds}, got {number}"
+    keys = [part.key() for part in study.attacks]
+    for key in sorted({k for k in keys if keys.count(k) > 1}):
+        yield f"attacks: expected different labels, got {key!r} twice: give each a label"
+
+
+def _text(axis: str, value: object, cell: Study) -> Any:
+    if axis == "defense":
+        return " + ".join(map(str, cell.defenses)) or "none"
+    return value if isinstance(value, (int, float, str)) else str(value)
+
+
+def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples: parts are hashable."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

@@ -1,0 +1,236 @@
+"""A study, as read from TOML. Names stay strings here; ``build`` makes them objects."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from fl_sim.core.errors import ConfigError, suggestion
+
+STUDIES = Path(__file__).with_name("studies")
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _part(value: object) -> object:
+    """A bare name is a part without arguments."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _parts(value: object) -> object:
+    """One part or several; ``none`` is no part at all."""
+    items = value if isinstance(value, list) else [value]
+    return [part for part in map(_part, items) if part != {"name": "none"}]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Part(BaseModel):
+    """A named model, attack or defense; every other key is an argument of its factory."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        arguments = ", ".join(f"{k}={v}" for k, v in self.arguments.items())
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+class AttackPart(Part):
+    """``label`` tells two settings of one attack apart."""
+
+    label: str = ""
+
+    def key(self) -> str:
+        return self.label or self.name
+
+
+class Data(Section):
+    """Which images, and who holds them; ``partition`` takes the fields of fl_sim.data.partition.Partition."""
+
+    name: str = "digits"
+    path: str | None = None
+    image_size: Count | None = None
+    per_client: Count | None = None
+    partition: dict[str, Any] = {}
+
+
+class Federation(Section):
+    """Who trains, how often, and how; the local part is fl_sim.core.types.Protocol."""
+
+    clients: Count = 4
+    cohort: Count | None = None  # clients that train in a round; all where it is not given
+    rounds: Count = 3
+    strategy: str = "FedAvg"
+    strategy_options: dict[str, Any] = {}
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    mode: Literal["fedsgd", "fedavg"] = "fedsgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    local_epochs: Count = 1
+    batch_size: Count = 1
+    momentum: Annotated[float, Field(ge=0)] = 0.0
+    batchnorm: Literal["eval", "train"] = "eval"
+
+
+class Adversary(Section):
+    """What the server sees, where it looks, and what it is granted beyond the wire."""
+
+    view: Literal["client", "aggregate"] = "client"
+    rounds: list[Count] | None = None  # attacked rounds; all where not given
+    clients: list[Annotated[int, Field(ge=0)]] | None = None  # attacked clients; all where not given
+    labels: bool = False
+    protocol: bool = True
+    defense: Literal["unknown", "kind", "parameters", "randomness"] = "unknown"
+
+
+class Evaluation(Section):
+    """How reconstructions and the model are judged."""
+
+    test_images: Count = 1000  # for accuracy
+    public_images: Count = 500  # for the controls and as distractors
+    lpips: bool = True
+
+
+class Runtime(Section):
+    """Where work happens; the same study gives the same records whatever stands here."""
+
+    cpus: Count = 2  # that Ray may use for clients
+    actors: Count = 2  # attacks at a time
+    gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor
+    client_gpus: Annotated[float, Field(ge=0)] = 0.0
+    waiting: Count = 16  # attack jobs that wait before the simulation does
+    job_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds
+    ray_address: str | None = None  # of an existing cluster
+
+
+class Study(Section):
+    """One question, asked of one federation, or of a grid of them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: int = 0
+    data: Data = Data()
+    model: Annotated[Part, BeforeValidator(_part)] = Part(name="cnn")
+    federation: Federation = Federation()
+    defenses: Annotated[list[Part], BeforeValidator(_parts)] = []
+    adversary: Adversary = Adversary()
+    attacks: Annotated[list[AttackPart], BeforeValidator(_parts)] = Field(alias="attack", default=[])
+    evaluation: Evaluation = Evaluation()
+    runtime: Runtime = Runtime()
+    grid: dict[str, list[Any]] = {}
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+    @field_validator("grid")
+    @classmethod
+    def _no_empty_axis(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if empty := [axis for axis, values in grid.items() if not values]:
+            raise ValueError(f"expected at least one value, got none for {', '.join(empty)}")
+        return grid
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, every default written out; :meth:`load_dict` reads it."""
+        return self.model_dump(mode="json")
+
+    def hash(self) -> str:
+        """Of all that the records depend on: everything but ``runtime`` and ``attacks``, which can be added to."""
+        asked = {k: v for k, v in self.as_dict().items() if k not in {"runtime", "attacks"}}
+        return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def find(name: str) -> Path:
+    """The file of a study: a path, or the name of a bundled one."""
+    if (path := Path(name)).suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise ConfigError(f"expected a study, there is no file {path}")
+        return path
+    if not (path := STUDIES / f"{name}.toml").exists():
+        known = bundled()
+        raise ConfigError(
+            f"no study {name!r}: expected a .toml file or one of {', '.join(known)}{suggestion(name, known)}"
+        )
+    return path
+
+
+def bundled() -> list[str]:
+    return sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def question(path: Path) -> str:
+    """The first comment of a study: its question and the answer expected."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.lstrip("# ").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study and change it by ``key=value`` overrides, such as ``federation.rounds=1``."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, got: {error}") from error
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"expected key=value, such as federation.rounds=1, got {override!r}")
+        tree = replaced(tree, key.strip(), toml_value(value.strip()))
+    return load_dict(tree, str(path))
+
+
+def load_dict(tree: Mapping[str, Any], source: str) -> Study:
+    """A study from its tree; ``[attack]`` and ``[[attacks]]`` are the same thing.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    tree = dict(tree)
+    if "attack" in tree and "attacks" in tree:
+        raise ConfigError(f"{source}: expected [attack] or [[attacks]], got both")
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError([_problem(source, e) for e in error.errors()]) from error
+
+
+def replaced(tree: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
+    """A copy of ``tree`` with the entry at dotted ``path`` set."""
+    head, _, rest = path.partition(".")
+    if not rest:
+        return {**tree, head: value}
+    below = tree.get(head, {})
+    if isinstance(below, str):  # a part given by its bare name
+        below = {"name": below}
+    if not isinstance(below, Mapping):
+        raise ConfigError(f"{path}: expected {head} to be a table, got {type(below).__name__}")
+    return {**tree, head: replaced(below, rest, value)}
+
+
+def toml_value(text: str) -> object:
+    """``text`` as TOML, or as it is where that is no TOML: ``0.1``, ``[1, 2]``, ``mnist``."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _problem(source: str, error: Any) -> str:
+    place = ".".join(str(step) for step in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section: Any = Study
+        for step in error["loc"][:-1]:
+            section = getattr(section.model_fields.get(step), "annotation", None)
+        known = list(getattr(section, "model_fields", {}))
+        return (
+            f"{source}: {place} is not a key; there are: {', '.join(known)}{suggestion(str(error['loc'][-1]), known)}"
+        )
+    return f"{source}: {place}: {error['msg']}, got {error['input']!r}"

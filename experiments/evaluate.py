@@ -1,0 +1,68 @@
+"""Stage three: each reconstruction against the truth. The only place where the two meet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.build import Cell
+from experiments.judge import Judge, failed
+from experiments.watch import Watch
+from fl_sim.metrics.perceptual import Lpips, Unavailable
+from fl_sim.runtime.store import Key, RunStore
+from fl_sim.training.local import single_threaded
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Judges what has not been judged yet, cell by cell, in a fixed order."""
+
+    store: RunStore
+    cells: Sequence[Cell]
+    data_dir: str | None
+    versions: Mapping[str, str]
+    watch: Watch
+
+    def __call__(self) -> None:
+        judged = {(r["cell"], r["attack"], r["round"], r["client"]) for r in self.store.records()}
+        for cell in self.cells:
+            judge = Judge(cell, cell.job(self.data_dir), cell.data(self.data_dir), self.store.cell(cell.folder))
+            for part in cell.study.attacks:
+                for key in judge.place.observation_keys():
+                    if (cell.name, part.key(), *key) in judged:
+                        continue
+                    with single_threaded():
+                        record = self._record(judge, part.key(), key)
+                    if record is not None:
+                        self.store.add_record(record)
+                        self.watch.judged()
+
+    def _record(self, judge: Judge, attack: str, key: Key) -> JSON | None:
+        result = judge.place.result(attack, key)
+        if result is None:
+            return None
+        cell = judge.cell
+        members = judge.members(key)
+        about = {
+            "study": cell.study.name,
+            "cell": cell.name,
+            "axes": dict(cell.axes),
+            "round": key.round,
+            "client": key.client,
+            "members": list(members),
+            "attack": attack,
+            "defense": cell.defense,
+            "seed": cell.study.seed,
+        }
+        judged = failed(result) if isinstance(result, str) else judge.judge(attack, key, result, self._lpips(cell))
+        return about | judged | {"versions": dict(self.versions)}
+
+    def _lpips(self, cell: Cell) -> Lpips | Unavailable:
+        return self._net if cell.study.evaluation.lpips else Unavailable("switched off by evaluation.lpips")
+
+    @cached_property
+    def _net(self) -> Lpips | Unavailable:
+        return Lpips.load(None if self.data_dir is None else Path(self.data_dir))

@@ -1,0 +1,120 @@
+"""One cell's reconstructions against the truth and the controls."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.build import Cell
+from experiments.knowledge import truth
+from experiments.simulate import finite
+from fl_sim.core.types import Batch, Reconstruction
+from fl_sim.data.clients import ClientData
+from fl_sim.federation.client import ClientJob
+from fl_sim.metrics.identification import identification_rank
+from fl_sim.metrics.image import mse, psnr, ssim
+from fl_sim.metrics.labels import label_accuracy
+from fl_sim.metrics.matching import match, squared_distances
+from fl_sim.metrics.perceptual import Lpips, Unavailable
+from fl_sim.runtime.store import CellStore, Key
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the reconstructions of one cell are held against."""
+
+    cell: Cell
+    job: ClientJob
+    data: ClientData
+    place: CellStore
+
+    @cached_property
+    def public(self) -> Batch:
+        return self.data.public(self.cell.study.evaluation.public_images)
+
+    @cached_property
+    def keys(self) -> list[Key]:
+        return self.place.observation_keys()
+
+    def members(self, key: Key) -> tuple[int, ...]:
+        return self.place.members(key)
+
+    def truth(self, key: Key) -> Batch:
+        return truth(self.job, self.members(key), key.round)
+
+    def judge(self, attack: str, key: Key, guess: Reconstruction, lpips: Lpips | Unavailable) -> JSON:
+        real = self.truth(key)
+        images = guess.images[match(guess.images, real.images)]
+        candidates = self.candidates(key, real)
+        seen = perceptual(lpips, images, real.images)
+        return {
+            "outcome": guess.outcome,
+            "reason": None,
+            "psnr": psnr(images, real.images).tolist(),
+            "ssim": ssim(images, real.images).tolist(),
+            "lpips": seen.tolist() if isinstance(seen, Tensor) else None,
+            "mse": mse(images, real.images).tolist(),
+            "label_accuracy": label_accuracy(guess.labels, real.labels),
+            "identification_rank": identification_rank(images, real.images, candidates).tolist(),
+            "candidates": len(candidates),
+            "controls": self.controls(attack, key, real),
+            "loss": finite(guess.loss),
+            "iterations": guess.budget.iterations,
+            "seconds": round(guess.budget.seconds, 4),
+            "device": guess.budget.device,
+            "notes": {} if isinstance(seen, Tensor) else {"lpips": seen.reason},
+        }
+
+    def candidates(self, key: Key, real: Batch) -> Tensor:
+        """The line-up: all that the members hold but the truth itself, and the public images."""
+        held = torch.cat([self.data.held(client).images for client in self.members(key)])
+        others = held[squared_distances(held, real.images).min(1).values > 0]
+        return torch.cat([others, self.public.images])
+
+    def controls(self, attack: str, key: Key, real: Batch) -> JSON:
+        """What knows nothing of this observation, or nothing but the public: PSNR against the same truth."""
+        public = self.public.images
+        mean = public.mean(0, keepdim=True).expand_as(real.images)
+        nearest = public[squared_distances(real.images, public).argmin(1)]
+        unrelated = self.unrelated(attack, key, len(real.labels))
+        return {
+            "unrelated_gradient": None if unrelated is None else _psnr(unrelated, real.images),
+            "mean_image": _psnr(mean, real.images),
+            "nearest_public": _psnr(nearest, real.images),
+        }
+
+    def unrelated(self, attack: str, key: Key, count: int) -> Tensor | None:
+        """The same attack's reconstruction from another observation of the same cell: all that it could invent.
+
+        The next client's of the same round, else the next observation's; ``None`` where there is no other of its size.
+        """
+        place = self.keys.index(key)
+        others = self.keys[place + 1 :] + self.keys[:place]
+        for other in sorted(others, key=lambda k: k.round != key.round or k.client == key.client):
+            result = self.place.result(attack, other)
+            if isinstance(result, Reconstruction) and len(result.images) == count:
+                return result.images
+        return None
+
+
+def failed(reason: str) -> JSON:
+    """A failure has no figures."""
+    figures = ("psnr", "ssim", "lpips", "mse", "label_accuracy", "identification_rank", "candidates", "controls")
+    spent = ("loss", "iterations", "seconds", "device")
+    return {"outcome": "failed", "reason": reason, **dict.fromkeys((*figures, *spent)), "notes": {}}
+
+
+def perceptual(lpips: Lpips | Unavailable, images: Tensor, real: Tensor) -> Tensor | Unavailable:
+    if isinstance(lpips, Unavailable):
+        return lpips
+    if real.shape[1] not in (1, 3):
+        return Unavailable(f"images have {real.shape[1]} channels, LPIPS needs 1 or 3")
+    return lpips(images, real)
+
+
+def _psnr(images: Tensor, real: Tensor) -> JSON:
+    return {"psnr": psnr(images[match(images, real)], real).tolist()}

@@ -1,0 +1,174 @@
+"""A study from top to bottom. Each stage reads what the one before it left in the run folder, and can be run alone.
+
+study.toml -> simulate -> observations -> attack -> reconstructions -> evaluate -> records.jsonl -> report.html
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments import config
+from experiments.attack import AttackJob, AttackStage, counted, expected_jobs
+from experiments.build import Cell, check
+from experiments.config import AttackPart, Study
+from experiments.evaluate import Evaluation
+from experiments.simulate import Simulation
+from experiments.watch import Watch
+from fl_sim.core.errors import ConfigError, StoreError
+from fl_sim.core.types import Observation, Reconstruction
+from fl_sim.federation.engine import InProcess, RaySimulation
+from fl_sim.runtime.pool import InlinePool, Pool, RayPool, RaySession
+from fl_sim.runtime.store import RunStore
+
+Executor = Literal["ray", "inline"]
+
+_VERSIONS = ("fl-sim", "flwr", "ray", "torch", "torchvision", "numpy", "torchmetrics", "lpips", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder that is held by this process, with the study it was made by.
+
+    Args:
+        executor: ``ray``: Flower's simulation and attack actors; ``inline``: all here. The records are equal.
+        data_dir: Where data sets are looked for first.
+    """
+
+    store: RunStore
+    study: Study
+    cells: Sequence[Cell]
+    executor: Executor
+    data_dir: str | None
+
+    def expected(self) -> tuple[int, int]:
+        """Rounds and attack jobs that the study asks for."""
+        rounds = sum(cell.study.federation.rounds for cell in self.cells)
+        return rounds, sum(expected_jobs(cell) for cell in self.cells)
+
+    def done(self) -> tuple[int, int, int]:
+        """Rounds, attack jobs and failed attack jobs that are on the disk."""
+        ended, failed = counted(self.store, self.cells)
+        checkpoints = (self.store.cell(cell.folder).checkpoint() for cell in self.cells)
+        return sum(found[0] for found in checkpoints if found), ended, failed
+
+    def simulate_and_attack(self, watch: Watch) -> None:
+        """Train what is not trained; attack each observation as it comes, and those of earlier sessions."""
+        with self._ray():
+            stage = self._attacks(watch)
+            stage.offer_all(self.cells)
+            self._simulation(watch, stage.offer, stage.drain)(self._engine())
+            stage.drain()
+
+    def simulate(self, watch: Watch) -> None:
+        with self._ray():
+            self._simulation(watch, _nothing, _nothing)(self._engine())
+
+    def attack(self, watch: Watch) -> None:
+        with self._ray():
+            stage = self._attacks(watch)
+            stage.offer_all(self.cells)
+            stage.drain()
+
+    def evaluate(self, watch: Watch) -> None:
+        Evaluation(self.store, self.cells, self.data_dir, versions(), watch)()
+
+    def _simulation(
+        self, watch: Watch, sink: Callable[[Cell, Observation], None], finish: Callable[[], None]
+    ) -> Simulation:
+        return Simulation(
+            store=self.store, cells=self.cells, data_dir=self.data_dir, sink=sink, finish=finish, watch=watch
+        )
+
+    def _attacks(self, watch: Watch) -> AttackStage:
+        return AttackStage(store=self.store, data_dir=self.data_dir, watch=watch, make_pool=self._pool)
+
+    def _engine(self) -> InProcess | RaySimulation:
+        if self.executor == "inline":
+            return InProcess()
+        return RaySimulation(cpus=self.study.runtime.cpus, client_gpus=self.study.runtime.client_gpus)
+
+    def _pool(
+        self, work: Callable[[AttackJob], Reconstruction], done: Callable[[AttackJob, Any], None]
+    ) -> Pool[AttackJob]:
+        if self.executor == "inline":
+            return InlinePool(work, done)
+        r = self.study.runtime
+        return RayPool(work, done, actors=r.actors, gpus=r.gpus, waiting=r.waiting, timeout=r.job_timeout)
+
+    @contextmanager
+    def _ray(self) -> Iterator[None]:
+        if self.executor == "inline":
+            yield
+        else:
+            with RaySession(cpus=self.study.runtime.cpus, address=self.study.runtime.ray_address):
+                yield
+
+
+def create(store: RunStore, study: Study, question: str, command: str) -> None:
+    """Make ``store`` the run of ``study``, or find that it is already; attacks may have been added since.
+
+    Raises:
+        StoreError: It is the run of another study.
+    """
+    if not store.exists():
+        created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        _save(store, study, {"question": question, "command": command, "created": created, "versions": versions()})
+        return
+    about = store.about()
+    before = config.load_dict(about["study"], str(store.path))
+    if before.hash() != study.hash():
+        raise StoreError(
+            f"{store.path} holds another study; it differs in {', '.join(_differences(before, study))}: "
+            "choose another --out, or start over with --fresh"
+        )
+    _save(store, _merged(before, study), about)
+
+
+def opened(store: RunStore, executor: Executor, data_dir: str | None) -> Run:
+    """The run in a folder, checked and ready."""
+    study = config.load_dict(store.about()["study"], str(store.path))
+    return Run(store=store, study=study, cells=check(study, data_dir), executor=executor, data_dir=data_dir)
+
+
+def add_attack(store: RunStore, part: AttackPart) -> None:
+    """Add an attack to a run's study; the stage ``attack`` then runs it on the observations there are."""
+    about = store.about()
+    study = config.load_dict(about["study"], str(store.path))
+    _save(store, _merged(study, study.model_copy(update={"attacks": [part]})), about)
+
+
+def default_folder(study: Study) -> Path:
+    return Path("runs") / study.name
+
+
+def _merged(before: Study, now: Study) -> Study:
+    """``now`` with the attacks that only ``before`` had; one label cannot stand for two attacks."""
+    kept = {part.key(): part for part in before.attacks}
+    for part in now.attacks:
+        if kept.setdefault(part.key(), part) != part:
+            raise ConfigError(
+                f"attack {part.key()!r} was run as {kept[part.key()]}, now it is {part}: give it another label"
+            )
+    return now.model_copy(update={"attacks": list(kept.values())})
+
+
+def _save(store: RunStore, study: Study, about: dict[str, Any]) -> None:
+    store.save_about({**about, "study": study.as_dict(), "hash": study.hash()})
+
+
+def _differences(before: Study, now: Study) -> list[str]:
+    old, new = before.as_dict(), now.as_dict()
+    return [key for key in old if key not in {"runtime", "attacks"} and old[key] != new[key]]
+
+
+def _nothing(*_: object) -> None:
+    """A stage that has no follower."""

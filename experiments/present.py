@@ -1,0 +1,89 @@
+"""Stage four: the run folder as a page, a table and a machine-readable summary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from experiments.build import Cell, attack
+from experiments.judge import Judge
+from experiments.pipeline import Run
+from experiments.report import Picture, ReportInput, render, summarise
+from fl_sim.core.types import Reconstruction
+from fl_sim.metrics.matching import match
+from fl_sim.runtime import files
+from fl_sim.runtime.store import Key
+
+JSON = dict[str, Any]
+_SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what is pictured
+
+
+def present(run: Run) -> tuple[str, list[JSON]]:
+    """Write ``report.html`` and ``summary.json``; returns the page's path and the summary's rows."""
+    found = report_input(run)
+    path = run.store.path / "report.html"
+    rows = summarise(found)
+    files.write(path, render(found).encode())
+    files.write_json(run.store.path / "summary.json", {"study": run.study.name, "hash": found.study_hash, "rows": rows})
+    return str(path), rows
+
+
+def report_input(run: Run) -> ReportInput:
+    about = run.store.about()
+    records = list(run.store.records())
+    return ReportInput(
+        study=run.study.as_dict(),
+        question=about["question"],
+        study_hash=about["hash"],
+        versions=about["versions"],
+        command=about["command"],
+        created=about["created"],
+        cells=[{"name": c.name, "axes": dict(c.axes), "defense": c.defense} for c in run.cells],
+        records=records,
+        training={c.name: run.store.cell(c.folder).training() for c in run.cells},
+        pictures=[picture for cell in run.cells for picture in pictures(run, cell, records)],
+        adaptive=frozenset(adaptive(run)),
+    )
+
+
+def adaptive(run: Run) -> list[str]:
+    """Attacks that use the defense's parameters, where the study grants these."""
+    if run.study.adversary.defense not in {"parameters", "randomness"}:
+        return []
+    return [part.key() for part in run.study.attacks if "defense" in attack(part).needs]
+
+
+def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
+    """Best, median and worst image of each attack; the truth is recomputed."""
+    judge = Judge(cell, cell.job(run.data_dir), cell.data(run.data_dir), run.store.cell(cell.folder))
+    found = []
+    for part in cell.study.attacks:
+        mine = [r for r in records if r["cell"] == cell.name and r["attack"] == part.key() and r["psnr"]]
+        images = sorted((p, r["round"], r["client"], i) for r in mine for i, p in enumerate(r["psnr"]))
+        places = dict.fromkeys(round(share * (len(images) - 1)) for share in _SHARES) if images else {}
+        found += [_picture(judge, part.key(), images[place]) for place in places]
+    return found
+
+
+def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int]) -> Picture:
+    psnr, round_, client, place = image
+    key = Key(round_, client)
+    guess, real = judge.place.result(attack_name, key), judge.truth(key).images
+    assert isinstance(guess, Reconstruction)  # it has a record with metrics
+    unrelated = judge.unrelated(attack_name, key, len(real))
+    return Picture(
+        cell=judge.cell.name,
+        attack=attack_name,
+        round=round_,
+        client=client,
+        original=_pixels(real[place]),
+        reconstruction=_pixels(guess.images[match(guess.images, real)][place]),
+        control=None if unrelated is None else _pixels(unrelated[match(unrelated, real)][place]),
+        psnr=psnr,
+    )
+
+
+def _pixels(image: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """``(C, H, W)`` in [0, 1] to ``(H, W, C)`` uint8."""
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()

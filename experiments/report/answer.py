@@ -1,0 +1,75 @@
+"""The first thing a reader sees: what was found, in sentences that name their numbers."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from experiments.report import units
+from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, settings
+from experiments.report.verdict import Verdict, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one setting came to. ``strongest``: its row of the table with the highest median PSNR, if any was judged."""
+
+    setting: Setting
+    verdict: Verdict
+    strongest: Json | None
+    accuracy: float | None
+    sentences: tuple[str, ...]
+
+
+def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
+    """One for each setting, also where nothing was judged."""
+    by_setting = {s: [row for row in rows if row["setting"] == s.label] for s in settings(report)}
+    undefended = {s.others: found for s, found in by_setting.items() if s.defense == UNDEFENDED}
+    return [_finding(s, found, undefended.get(s.others)) for s, found in by_setting.items()]
+
+
+def _finding(setting: Setting, rows: list[Json], undefended: list[Json] | None) -> Finding:
+    judged = [row for row in rows if row["psnr"]]
+    strongest = max(judged, key=lambda row: row["psnr"]["median"], default=None)
+    accuracy = rows[0]["accuracy"] if rows else None
+    sentences = _sentences(strongest, len(rows)) if strongest else ()
+    return Finding(setting, verdict(rows, undefended), strongest, accuracy, sentences)
+
+
+def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
+    psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
+    among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
+    told = [f"{row['attack']} ({among}) reaches a median PSNR of {units.decimal(psnr['median'])} dB, n = {psnr['n']}."]
+    if control:
+        told.append(
+            f"The same attack on an unrelated gradient, which holds nothing of the image, reaches "
+            f"{units.decimal(control['median'])} dB; image by image the gain is {units.signed(control['gain']['mean'])}"
+            f" dB{_bounds(control['gain'])}."
+        )
+    if seen:
+        told.append(
+            f"{seen['count']} of {units.things(seen['n'], 'image')} identified in a line-up with "
+            f"{units.between(seen['candidates'])} others; chance would identify {units.decimal(seen['by_chance'])}."
+        )
+    return tuple(told)
+
+
+def _bounds(gain: Json) -> str:
+    if gain["low"] is None:
+        return " (one image: no interval)"
+    return f" (95 % interval {units.signed(gain['low'])} to {units.signed(gain['high'])})"
+
+
+def headline(found: list[Finding], records: list[Json]) -> str:
+    """One sentence over all settings."""
+    if not records:
+        return "No reconstruction has been judged yet: there is nothing to conclude from."
+    images = sum(len(record["psnr"] or ()) for record in records)
+    unjudged = sum(not record["psnr"] for record in records)
+    count = Counter(finding.verdict.word for finding in found)
+    verdicts = {
+        "leaks": "leak" if count["leaks"] > 1 else "leaks",
+        "protected": "protected against the attacks run",
+        "not shown": "shown neither way",
+    }
+    told = ", ".join(f"{count[word]} {words}" for word, words in verdicts.items() if count[word])  # type: ignore[index]
+    failed = f"; {units.things(unjudged, 'reconstruction')} ended without an image" if unjudged else ""
+    return f"Of {units.things(len(found), 'setting')}: {told}. {units.things(images, 'judged image')}{failed}."

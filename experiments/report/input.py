@@ -1,0 +1,117 @@
+"""What a report is made from: plain values, so that it can be written from a run folder alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Json: TypeAlias = dict[str, Any]
+Pixels: TypeAlias = NDArray[np.uint8]
+
+UNDEFENDED = "none"
+"""The ``defense`` of a cell without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One image, what an attack made of it, and what the same attack made of an unrelated gradient.
+
+    Images are uint8 ``(H, W, C)``, C 1 or 3; ``None`` where there is none. ``psnr`` is in dB.
+    """
+
+    cell: str
+    attack: str
+    round: int
+    client: int
+    original: Pixels
+    reconstruction: Pixels | None
+    control: Pixels | None
+    psnr: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInput:
+    """Everything the report says comes from here.
+
+    Args:
+        study: As resolved: name, seed, data, model, federation, defenses, adversary, attacks, evaluation, grid.
+        question: What the study asks and what its author expected; may be empty.
+        study_hash: Of the resolved study.
+        versions: Package to version.
+        command: What to type to get this run again.
+        created: When, in words: the only time in the report.
+        cells: ``{"name", "axes", "defense"}`` each; cells that differ only in the axis ``seed`` are shown as one.
+        records: One for each observation and attack; metrics are lists with one number per image, or ``None``.
+        training: Cell name to its rounds, from round 0 (before training).
+        pictures: Shown in the order given.
+        adaptive: Names of the attacks that were granted the defense's parameters and use them. Without one of them
+            nothing is called protected.
+    """
+
+    study: Json
+    question: str
+    study_hash: str
+    versions: dict[str, str]
+    command: str
+    created: str
+    cells: list[Json]
+    records: list[Json]
+    training: dict[str, list[Json]]
+    pictures: list[Picture]
+    adaptive: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Cells that differ only in their seed: what one line of a figure and one line of a table stand for."""
+
+    defense: str
+    others: tuple[tuple[str, str], ...]  # every axis but the defense and the seed, with its value
+    cells: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        defense = "no defense" if self.defense == UNDEFENDED else self.defense
+        return ", ".join([defense, *(f"{axis} {value}" for axis, value in self.others)])
+
+
+def settings(report: ReportInput) -> list[Setting]:
+    """The study's settings in the order of their first cells."""
+    cells: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    for cell in report.cells:
+        others = tuple((axis, str(value)) for axis, value in cell["axes"].items() if axis not in {"defense", "seed"})
+        cells.setdefault((cell["defense"], others), []).append(cell["name"])
+    return [Setting(defense, others, tuple(names)) for (defense, others), names in cells.items()]
+
+
+def records_of(report: ReportInput, setting: Setting) -> dict[str, list[Json]]:
+    """The setting's records by attack, attacks in the order the study ran them."""
+    found: dict[str, list[Json]] = {attack: [] for attack in attacks(report)}
+    for record in report.records:
+        if record["cell"] in setting.cells:
+            found[record["attack"]].append(record)
+    return {attack: records for attack, records in found.items() if records}
+
+
+def attacks(report: ReportInput) -> list[str]:
+    return list(dict.fromkeys(record["attack"] for record in report.records))
+
+
+def judged(records: list[Json]) -> list[Json]:
+    """Those with metrics; the others ended without an image and say why."""
+    return [record for record in records if record["psnr"]]
+
+
+def per_image(records: list[Json], metric: str) -> list[float]:
+    """Every image's value of ``metric``; empty where it was not computed."""
+    return [value for record in judged(records) for value in record[metric] or ()]
+
+
+def against_control(records: list[Json], control: str) -> Iterator[tuple[float, float]]:
+    """PSNR in dB of every image that has the control: the attack's, the control's."""
+    for record in judged(records):
+        found = (record["controls"] or {}).get(control)
+        if found and found["psnr"]:
+            yield from zip(record["psnr"], found["psnr"], strict=True)

@@ -1,0 +1,108 @@
+"""The page: one HTML file that needs nothing else, neither a network nor a script."""
+
+import base64
+import io
+import json
+from importlib.resources import files
+from itertools import chain, groupby
+from typing import Any
+
+from experiments.report import units
+from experiments.report.answer import findings, headline
+from experiments.report.drawing import styles
+from experiments.report.figures import CEILING, CONTROL_LINES, PER_IMAGE, PER_ROUND, is_single_round, leakage, training
+from experiments.report.input import Json, Picture, Pixels, ReportInput, attacks, settings
+from experiments.report.table import summarise, training_of
+from experiments.report.threat import threat_model
+from experiments.report.verdict import RULE
+from fl_sim.metrics.image import ssim_settings
+from fl_sim.metrics.perceptual import Lpips
+
+
+def render(report: ReportInput) -> str:
+    """The report as HTML; the same input gives the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("experiments.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["units"] = units
+    return environment.get_template("report.html.j2").render(_context(report))
+
+
+def _context(report: ReportInput) -> dict[str, Any]:
+    rows = summarise(report)
+    found = findings(report, rows)
+    return {
+        "report": report,
+        "css": files("experiments.report").joinpath("report.css").read_text("utf-8"),
+        "study": json.dumps(report.study, indent=2, ensure_ascii=False, default=str),
+        "headline": headline(found, report.records),
+        "findings": found,
+        "rule": RULE,
+        "threats": threat_model(report.study),
+        "styles": styles(report),
+        "leakage": leakage(report),
+        "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
+        "training": training(report),
+        "ceiling": CEILING,
+        "controls": CONTROL_LINES,
+        "pictures": _pictures(report),
+        "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
+        "refused": _refused(report),
+        "budgets": _most_iterations(report),
+        "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
+        "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),
+    }
+
+
+def _pictures(report: ReportInput) -> list[tuple[str, str, list[Json]]]:
+    """By cell and attack, in the order given."""
+    chosen = groupby(report.pictures, lambda picture: (picture.cell, picture.attack))
+    return [(cell, attack, [_picture(picture) for picture in group]) for (cell, attack), group in chosen]
+
+
+def _picture(picture: Picture) -> Json:
+    images = {"original": picture.original, "reconstruction": picture.reconstruction, "control": picture.control}
+    return {
+        "where": f"round {picture.round}, client {picture.client}",
+        "psnr": picture.psnr,
+        "images": {name: None if pixels is None else _data_uri(pixels) for name, pixels in images.items()},
+    }
+
+
+def _data_uri(pixels: Pixels) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _refused(report: ReportInput) -> list[Json]:
+    """Replies the server would not take, by setting and reason."""
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for setting in settings(report):
+        for row in chain.from_iterable(training_of(report, setting)):
+            for refusal in row["refused"]:
+                found.setdefault((setting.label, refusal["reason"]), []).append((row["round"], refusal["client"]))
+    return [
+        {
+            "setting": setting,
+            "reason": reason,
+            "count": len(places),
+            "rounds": sorted({place[0] for place in places}),
+            "clients": sorted({place[1] for place in places}),
+        }
+        for (setting, reason), places in found.items()
+    ]
+
+
+def _most_iterations(report: ReportInput) -> dict[str, int | None]:
+    """By attack, for one observation: the limit of every "could not recover"."""
+    spent = {attack: [r["iterations"] for r in report.records if r["attack"] == attack] for attack in attacks(report)}
+    return {attack: max(filter(None, numbers), default=None) for attack, numbers in spent.items()}

@@ -1,0 +1,116 @@
+"""Records to rows: one for each setting and attack, plain enough for JSON, a terminal and the page."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+
+from experiments.report.input import (
+    Json,
+    ReportInput,
+    Setting,
+    against_control,
+    judged,
+    per_image,
+    records_of,
+    settings,
+)
+from fl_sim.metrics.intervals import mean_interval
+
+CONTROLS = ("unrelated_gradient", "mean_image", "nearest_public")
+
+
+def summarise(report: ReportInput) -> list[Json]:
+    """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
+
+    ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
+    the mean's 95 % interval. ``identified``: images ranked first, of how many, among how many others, and how many
+    chance would rank first. ``controls``: by name, the same with ``gain``: the attack minus the control, image by
+    image, in dB. ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
+    """
+    return [
+        _row(report, setting, attack, records)
+        for setting in settings(report)
+        for attack, records in records_of(report, setting).items()
+    ]
+
+
+def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]) -> Json:
+    done = judged(records)
+    return {
+        "setting": setting.label,
+        "defense": setting.defense,
+        "axes": dict(setting.others),
+        "attack": attack,
+        "adaptive": attack in report.adaptive,
+        "seeds": sorted({record["seed"] for record in records}),
+        "observations": len(records),
+        "judged": len(done),
+        "psnr": _spread(per_image(records, "psnr")),
+        "ssim": _spread(per_image(records, "ssim")),
+        "lpips": _spread(per_image(records, "lpips")),
+        "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
+        "identified": _identified(done),
+        "controls": {name: _control(list(against_control(records, name))) for name in CONTROLS},
+        "accuracy": final_accuracy(report, setting),
+        "bytes_up": _bytes_up(report, setting),
+        "outcomes": dict(Counter(record["outcome"] for record in records)),
+        "reasons": dict(Counter(record["reason"] for record in records if record["reason"])),
+        **_budget(records),
+    }
+
+
+def _spread(values: Sequence[float]) -> Json | None:
+    if not values:
+        return None
+    return {"n": len(values), "median": median(values), **mean_interval(values)._asdict()}
+
+
+def _control(pairs: list[tuple[float, float]]) -> Json | None:
+    if not pairs:
+        return None
+    gains = [attack - control for attack, control in pairs]
+    spread = _spread([control for _, control in pairs])
+    return {**(spread or {}), "gain": mean_interval(gains)._asdict(), "largest_gain": max(gains)}
+
+
+def _identified(done: list[Json]) -> Json | None:
+    ranked = [(rank, record["candidates"]) for record in done for rank in record["identification_rank"] or ()]
+    if not ranked:
+        return None
+    sizes = [candidates for _, candidates in ranked]
+    return {
+        "count": sum(rank == 1 for rank, _ in ranked),
+        "n": len(ranked),
+        "candidates": [min(sizes), max(sizes)],
+        "by_chance": sum(1 / (1 + size) for size in sizes),
+    }
+
+
+def final_accuracy(report: ReportInput, setting: Setting) -> float | None:
+    """Test accuracy in [0, 1] after the last round, mean over the setting's cells; ``None`` before any."""
+    ends = [rows[-1]["accuracy"] for rows in training_of(report, setting)]
+    return fmean(ends) if ends else None
+
+
+def training_of(report: ReportInput, setting: Setting) -> list[list[Json]]:
+    """The rounds of each of the setting's cells that trained."""
+    return [rows for cell in setting.cells if (rows := report.training.get(cell))]
+
+
+def _bytes_up(report: ReportInput, setting: Setting) -> float | None:
+    rows = [row for rounds in training_of(report, setting) for row in rounds]
+    replies = sum(len(row["clients"]) for row in rows)
+    return sum(row["bytes_up"] for row in rows) / replies if replies else None
+
+
+def _budget(records: list[Json]) -> Json:
+    return {
+        "iterations": _total([record["iterations"] for record in records]),
+        "seconds": _total([record["seconds"] for record in records]),
+        "devices": sorted({record["device"] for record in records if record["device"]}),
+    }
+
+
+def _total(values: Iterable[float | None]) -> Json | None:
+    known = [value for value in values if value is not None]
+    return {"total": sum(known), "median": median(known), "most": max(known)} if known else None

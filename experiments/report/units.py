@@ -1,0 +1,67 @@
+"""Numbers as people read them. A missing number is a dash, never a zero."""
+
+from experiments.report.input import Json
+
+DASH = "\N{EN DASH}"
+
+
+def decimal(value: float | None, places: int = 1) -> str:
+    return DASH if value is None else f"{value:.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float | None) -> str:
+    return DASH if value is None else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(value: float | None) -> str:
+    """``value`` in [0, 1]."""
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def interval(spread: Json | None, places: int = 1) -> str:
+    """``24.1 [22.0, 26.2]``, or the mean alone where one value allows no interval."""
+    if spread is None:
+        return DASH
+    mean = decimal(spread["mean"], places)
+    if spread["low"] is None:
+        return f"{mean} [n = 1]"
+    return f"{mean} [{decimal(spread['low'], places)}, {decimal(spread['high'], places)}]"
+
+
+def size(count: float | None) -> str:
+    """Bytes, in powers of 1000."""
+    if count is None:
+        return DASH
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.{0 if count >= 100 or unit == 'B' else 1}f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return DASH
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def count(number: float | None) -> str:
+    return DASH if number is None else f"{number:,.0f}".replace(",", "\u202f")
+
+
+def things(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def share(identified: Json | None) -> str:
+    """``18 of 24``."""
+    return DASH if identified is None else f"{identified['count']} of {identified['n']}"
+
+
+def between(ends: list[int]) -> str:
+    low, high = ends
+    return str(low) if low == high else f"{low} to {high}"

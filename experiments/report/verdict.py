@@ -1,0 +1,105 @@
+"""When the word "protected" may be printed. The rule is in :data:`RULE`, and stands in every report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.report.input import UNDEFENDED, Json
+
+MARGIN = 1.0  # dB, on the mean over images
+WORST = 6.0  # dB, on any single image: half the error
+
+RULE = (
+    f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus "
+    f"PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
+    f"beats every control that was run for it. It is called “protected” only if all of this holds: without a defense "
+    f"it leaks; every attack that beat its controls there was run here too; at least one attack run here knows the "
+    f"defense and uses it; every reconstruction was judged; and for every attack the upper end of the interval of its "
+    f"gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image gains {WORST:g} dB or more, "
+    f"and no more images are identified than chance explains (one-sided binomial test, 5 %). Everything else is "
+    f"“not shown”, which is neither safe nor unsafe."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A word that ``RULE`` allows, and what it rests on."""
+
+    word: Literal["leaks", "protected", "not shown"]
+    reason: str
+
+
+def beats_controls(row: Json) -> bool:
+    """Whether a row of the table beats every control that was run, and one was."""
+    run = [control for control in row["controls"].values() if control]
+    return bool(run) and all(c["gain"]["low"] is not None and c["gain"]["low"] > MARGIN for c in run)
+
+
+def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
+    """Judge a setting.
+
+    Args:
+        rows: Of one setting, one for each attack.
+        undefended: Of the setting that differs only in having no defense; ``None`` if the study has none.
+    """
+    if not any(row["judged"] for row in rows):
+        return Verdict("not shown", "No reconstruction was judged")
+    if winners := [row["attack"] for row in rows if beats_controls(row)]:
+        return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}")
+    if rows[0]["defense"] == UNDEFENDED:
+        return Verdict("not shown", "Even without a defense no attack clearly beats its controls")
+    if doubt := next(_doubts(rows, undefended), None):
+        return Verdict("not shown", doubt)
+    adaptive = _names([row["attack"] for row in rows if row["adaptive"]])
+    return Verdict(
+        "protected",
+        f"Against the attacks run: each stays less than {MARGIN:g} dB above its unrelated-gradient control, also with "
+        f"knowledge of the defense ({adaptive}); without the defense the data leaks",
+    )
+
+
+def _doubts(rows: list[Json], undefended: list[Json] | None) -> Iterator[str]:
+    """Every reason not to say "protected", the most basic first."""
+    if undefended is None:
+        yield "The study has no undefended cell to compare with"
+    winners = [row["attack"] for row in undefended or () if beats_controls(row)]
+    if not winners:
+        yield "Without a defense no attack clearly beats its controls, so holding here proves nothing"
+    if missing := sorted(set(winners) - {row["attack"] for row in rows}):
+        yield f"Not run here, though it succeeds without a defense: {_names(missing)}"
+    if not any(row["adaptive"] for row in rows):
+        yield "No attack that knows this defense and uses it was run"
+    for row in rows:
+        yield from _doubts_about(row)
+
+
+def _doubts_about(row: Json) -> Iterator[str]:
+    name, control, seen = row["attack"], row["controls"]["unrelated_gradient"], row["identified"]
+    if missing := row["observations"] - row["judged"]:
+        yield f"{missing} of {row['observations']} reconstructions by {name} were not judged"
+    if control is None or control["n"] < row["psnr"]["n"]:
+        yield f"{name} lacks the unrelated-gradient control for some of its images"
+        return
+    gain = control["gain"]
+    if gain["high"] is None:
+        yield f"{name} was judged on one image, which allows no interval"
+    elif gain["high"] >= MARGIN:
+        yield (
+            f"{name} may gain {gain['high']:.1f} dB on its unrelated-gradient control (mean {gain['mean']:+.1f} dB, "
+            f"95 % interval {gain['low']:+.1f} to {gain['high']:+.1f}), which is not below {MARGIN:g} dB"
+        )
+    if control["largest_gain"] >= WORST:
+        yield f"{name} comes {control['largest_gain']:.1f} dB closer than its control on one image"
+    if seen and _above_chance(seen):
+        yield f"{name} identifies {seen['count']} of {seen['n']} images, chance {seen['by_chance']:.1f}"
+
+
+def _above_chance(seen: Json) -> bool:
+    from scipy.stats import binomtest
+
+    chance = seen["by_chance"] / seen["n"]
+    return bool(binomtest(seen["count"], seen["n"], chance, alternative="greater").pvalue < 0.05)
+
+
+def _names(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,0 +1,169 @@
+"""Stage one: the federation. Leaves observations, training rows and a checkpoint a round."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Context, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from experiments.build import Cell
+from experiments.watch import Watch
+from fl_sim.core.contracts import Defense
+from fl_sim.core.types import Observation
+from fl_sim.data.clients import ClientData
+from fl_sim.federation import wire
+from fl_sim.federation.client import ClientJob, client_app
+from fl_sim.federation.engine import Engine
+from fl_sim.federation.intercept import Intercept
+from fl_sim.federation.server import (
+    Round,
+    Schedule,
+    build_strategy,
+    memory_of,
+    recall,
+    roll_call,
+    train,
+)
+from fl_sim.runtime.store import CellStore, RunStore
+from fl_sim.training.local import State, evaluate, single_threaded, state_of
+
+
+@dataclass(frozen=True)
+class CellJobs:
+    """Looks a client's job up by the cell named in the message; travels with the client app."""
+
+    jobs: Mapping[str, ClientJob]
+
+    def __call__(self, message: Message, context: Context) -> ClientJob:
+        del context
+        return self.jobs[str(message.content.config_records[wire.CONFIG][wire.CELL])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Trains the cells of a study that are not trained yet, all in one session of the engine.
+
+    Args:
+        data_dir: Where data sets are looked for first.
+        sink: Given each observation once it is on the disk; may block, and the simulation waits.
+        finish: Called while the engine still runs: what works on Flower's Ray has to end before it does.
+    """
+
+    store: RunStore
+    cells: Sequence[Cell]
+    data_dir: str | None
+    sink: Callable[[Cell, Observation], None]
+    finish: Callable[[], None]
+    watch: Watch
+
+    def __call__(self, engine: Engine) -> None:
+        if todo := [cell for cell in self.cells if not trained(self.store.cell(cell.folder), cell)]:
+            jobs = {cell.folder: cell.job(self.data_dir) for cell in todo}
+
+            def main(grid: Grid) -> None:
+                nodes = roll_call(grid, most)
+                for cell in todo:
+                    self._federate(grid, cell, jobs[cell.folder], nodes)
+                self.finish()
+
+            most = max(cell.study.federation.clients for cell in todo)
+            engine(main, client_app(CellJobs(jobs)), most)
+
+    def _federate(self, grid: Grid, cell: Cell, job: ClientJob, nodes: Mapping[int, int]) -> None:
+        """Train one cell, from its last checkpoint if there is one."""
+        federation, place = cell.study.federation, self.store.cell(cell.folder)
+        cohort = federation.cohort or federation.clients
+        inner = build_strategy(federation.strategy, cohort, federation.strategy_options)
+        done, state, memory = place.checkpoint() or (0, state_of(job.model()), {})
+        recall(inner, memory)
+        data = cell.data(self.data_dir)
+        test = Tester(cell, data, job.model(), place, self.watch)
+        if done == 0:
+            test(0, state)
+
+        def on_round(finished: Round) -> None:
+            test(finished.number, finished.state, finished)
+            place.save_checkpoint(finished.number, finished.state, memory_of(inner))
+
+        schedule = Schedule(
+            first=done + 1,
+            last=federation.rounds,
+            clients=federation.clients,
+            cohort=cohort,
+            seed=cell.study.seed,
+            timeout=federation.timeout,
+            config={wire.CELL: cell.folder},
+        )
+        members = {node: client for node, client in nodes.items() if client < federation.clients}
+        spy = self._intercept(cell, job, inner, members)
+        train(grid, spy, state, members, schedule, on_round)
+
+    def _intercept(self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int]) -> Intercept:
+        adversary, place = cell.study.adversary, self.store.cell(cell.folder)
+
+        def sink(seen: Observation) -> None:
+            if targeted(cell, seen):
+                place.save_observation(seen)
+                self.sink(cell, seen)
+
+        return Intercept(
+            inner,
+            sink,
+            task=cell.data(self.data_dir).task(),
+            protocol=job.protocol if adversary.protocol else None,
+            reader=wire.Reader([d for d in job.defenses if isinstance(d, Defense)], job.protocol),
+            view=adversary.view,
+            clients=clients,
+        )
+
+
+@dataclass(frozen=True)
+class Tester:
+    """Tests the global model after a round and writes the round's row."""
+
+    cell: Cell
+    data: ClientData
+    model: nn.Module
+    place: CellStore
+    watch: Watch
+
+    def __call__(self, number: int, state: State, finished: Round | None = None) -> None:
+        with single_threaded():
+            loss, accuracy = evaluate(self.model, state, self.data.test(self.cell.study.evaluation.test_images))
+        row = {"round": number, "loss": finite(loss), "accuracy": accuracy}
+        self.place.add_training(row | _row(finished))
+        self.watch.round(self.cell, number, accuracy)
+
+
+def trained(place: CellStore, cell: Cell) -> bool:
+    found = place.checkpoint()
+    return found is not None and found[0] >= cell.study.federation.rounds
+
+
+def targeted(cell: Cell, seen: Observation) -> bool:
+    """Whether the study attacks this observation."""
+    rounds, clients = cell.study.adversary.rounds, cell.study.adversary.clients
+    return (rounds is None or seen.round in rounds) and (
+        clients is None or len(seen.members) > 1 or seen.client in clients
+    )
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN; a figure that is none is null."""
+    return value if torch.isfinite(torch.tensor(value)) else None
+
+
+def _row(finished: Round | None) -> dict[str, object]:
+    if finished is None:
+        return {"train_loss": None, "bytes_up": 0, "bytes_down": 0, "seconds": 0.0, "clients": [], "refused": []}
+    return {
+        "train_loss": None if finished.train_loss is None else finite(finished.train_loss),
+        "bytes_up": finished.bytes_up,
+        "bytes_down": finished.bytes_down,
+        "seconds": round(finished.seconds, 4),
+        "clients": list(finished.clients),
+        "refused": [{"client": r.client, "reason": r.reason} for r in finished.refused],
+    }

@@ -1,0 +1,129 @@
+"""The verbs: what an attack and a defense are. Read this file first.
+
+A client runs its defenses in the order data -> gradient -> update: a :class:`DataDefense` changes the batch, a
+:class:`GradientDefense` computes the gradient its own way, a :class:`Defense` rewrites what is sent. Only the last kind
+has a density the adversary can use and a codec for the wire.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+from torch import Generator, Tensor, nn
+
+from fl_sim.core.errors import FlSimError, UnmetKnowledgeError
+from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
+from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
+
+_GRANTED: Mapping[str, Callable[[Observation], bool]] = {
+    "labels": lambda seen: seen.knowledge.labels is not None,
+    "protocol": lambda seen: seen.protocol is not None,
+    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.PARAMETERS,
+}
+
+
+class Attack(ABC):
+    """Turns one observation into a guess at the batch behind it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (the mechanism with its parameters)."""
+
+    @final
+    def __call__(self, seen: Observation, model: nn.Module, rng: Generator, device: str = "cpu") -> Reconstruction:
+        """Check the threat model, attack, check the answer's shape and range.
+
+        Args:
+            seen: On any device; its tensors are not written to.
+            model: Architecture only; its weights are replaced by ``seen.broadcast``.
+            rng: A CPU generator: the same draws on every device.
+
+        Raises:
+            UnmetKnowledgeError: ``seen`` lacks something in ``needs``.
+        """
+        if missing := sorted(name for name in self.needs if not _GRANTED[name](seen)):
+            raise UnmetKnowledgeError(
+                f"{type(self).__name__} needs {', '.join(missing)}, which the adversary of round {seen.round}, client "
+                f"{seen.client} may not know: grant it in [adversary], or pick another attack"
+            )
+        guess = self._reconstruct(seen, model, rng, device)
+        shape = (seen.update.num_examples, *seen.task.image_shape)
+        if tuple(guess.images.shape) != shape or not ((guess.images >= 0) & (guess.images <= 1)).all():
+            raise FlSimError(
+                f"{type(self).__name__} must return images {shape} in [0, 1], "
+                f"got {tuple(guess.images.shape)} in [{guess.images.min()}, {guess.images.max()}]"
+            )
+        return guess
+
+    @abstractmethod
+    def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction: ...
+
+
+class Codec(ABC):
+    """How a protected update travels. Codecs nest: encoded first to last, decoded last to first."""
+
+    @abstractmethod
+    def encode(self, payload: Tensors) -> Tensors:
+        """Named tensors as they are sent; smaller where the mechanism makes that possible."""
+
+    @abstractmethod
+    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
+        """What was sent, as tensors named and shaped like ``like`` (or still encoded by a codec before this one)."""
+
+
+@final
+class Dense(Codec):
+    """Every tensor as it is."""
+
+    def encode(self, payload: Tensors) -> Tensors:
+        return payload
+
+    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
+        del like
+        return payload
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A defended update, figures on what was done to it, and what the mechanism drew."""
+
+    update: Update
+    stats: Mapping[str, float]
+    randomness: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Defense(ABC):
+    """Rewrites an update on the client, before it is sent."""
+
+    codec: ClassVar[Codec] = Dense()
+    leaks: ClassVar[frozenset[str]] = frozenset()
+    """What it draws that an adversary might come to know, such as ``mask``."""
+
+    @abstractmethod
+    def protect(self, update: Update, rng: Generator) -> Protected: ...
+
+    @abstractmethod
+    def log_likelihood(self, observed: Tensors, clean: Tensors, knowledge: Knowledge) -> Tensor:
+        """``log p(observed | clean)`` with its constants, in nats; a scalar, differentiable in ``clean``.
+
+        Raises:
+            NoDensityError: It has none; the error names the surrogate to use.
+        """
+
+
+class DataDefense(ABC):
+    """Changes a client's batch before any gradient is taken."""
+
+    @abstractmethod
+    def transform(self, batch: Batch, rng: Generator) -> Batch: ...
+
+
+class GradientDefense(ABC):
+    """Computes the gradient of a batch in its own way: per-example clipping, say."""
+
+    @abstractmethod
+    def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
+        """Named like ``weights``; replaces the plain mean gradient."""
+
+
+AnyDefense = Defense | DataDefense | GradientDefense

@@ -1,0 +1,41 @@
+"""What the adversary may know beyond the wire. Granted by a study's ``[adversary]``, checked by ``Attack.__call__``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fl_sim.core.contracts import Defense
+
+
+class DefenseKnowledge(IntEnum):
+    """How much of the defense is known; each level includes the ones before it."""
+
+    UNKNOWN = 0
+    KIND = 1  # which mechanism
+    PARAMETERS = 2  # and its strength
+    RANDOMNESS = 3  # and what it drew: a pruning mask, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """Granted facts; ``None`` or empty means "may not know".
+
+    Args:
+        labels: ``(N,)`` int64, the labels of the images behind the observation.
+        defense_level: How much of the defense is known.
+        defense_kinds: Names of the mechanisms in their order, from level KIND; empty when unknown or undefended.
+        defenses: The mechanisms themselves, from level PARAMETERS.
+        randomness: What they drew, from level RANDOMNESS, by name.
+    """
+
+    labels: Tensor | None = None
+    defense_level: DefenseKnowledge = DefenseKnowledge.UNKNOWN
+    defense_kinds: tuple[str, ...] = ()
+    defenses: tuple[Defense, ...] | None = None
+    randomness: Mapping[str, Tensor] = field(default_factory=dict)

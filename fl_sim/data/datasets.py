@@ -1,0 +1,49 @@
+"""Data sets by name."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
+
+from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.data.cifar import cifar10, cifar100
+from fl_sim.data.own import folder, npz
+from fl_sim.data.published import digits, mnist
+from fl_sim.data.transforms import to_square
+from fl_sim.data.types import Dataset, Source, Split
+
+DATASETS: Mapping[str, Callable[[Source], Dataset]] = MappingProxyType(
+    {
+        "digits": digits,
+        "mnist": mnist,
+        "cifar10": cifar10,
+        "cifar100": cifar100,
+        "npz": npz,
+        "folder": folder,
+    }
+)
+
+
+def load(source: Source) -> Dataset:
+    """The data set ``source`` names; read once a process.
+
+    Raises:
+        ConfigError: No such data set, or a file of yours that cannot be used.
+        MissingDataError: Its files are nowhere to be found.
+    """
+    if source.name not in DATASETS:
+        near = suggestion(source.name, DATASETS)
+        raise ConfigError(f"data.name must be one of {', '.join(DATASETS)}, got {source.name!r}{near}")
+    return _load(replace(source, data_dir=source.data_dir or os.environ.get("FL_SIM_DATA")))
+
+
+@lru_cache(maxsize=4)
+def _load(source: Source) -> Dataset:
+    dataset = DATASETS[source.name](source)
+    if source.image_size is None:
+        return dataset
+    train, test = (
+        Split(to_square(split.images, source.image_size), split.labels) for split in (dataset.train, dataset.test)
+    )
+    return replace(dataset, train=train, test=test)

@@ -1,0 +1,160 @@
+"""Where jobs run. The only place that imports Ray."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+J_contra = TypeVar("J_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that has no result, and why."""
+
+    reason: str
+
+
+class Pool(Protocol[J_contra]):
+    """Runs jobs and hands each result to the ``done`` it was made with, one at a time."""
+
+    def submit(self, job: J_contra) -> None:
+        """Queue a job; waits while the queue is full, so that whoever makes jobs is slowed instead of memory filled."""
+
+    def drain(self) -> None:
+        """Wait until every job is done."""
+
+
+class InlinePool(Generic[J, R]):
+    """In this process, at once: for tests, debuggers and small studies."""
+
+    def __init__(self, work: Callable[[J], R], done: Callable[[J, R | Failure], None]) -> None:
+        self._work, self._done = work, done
+
+    def submit(self, job: J) -> None:
+        self._done(job, self._run(job))
+
+    def drain(self) -> None:
+        """Nothing waits."""
+
+    def _run(self, job: J) -> R | Failure:
+        try:
+            return self._work(job)
+        except Exception as error:
+            return Failure(f"{type(error).__name__}: {error}")
+
+
+class RayPool(Generic[J, R]):
+    """On Ray actors, beside whatever else Ray runs; one thread of this process feeds each actor.
+
+    Actors ask Ray for no CPU, so they neither starve nor wait for Flower's clients (whose pool counts all CPUs for
+    itself); how many there are is the limit.
+
+    Args:
+        work: Called in the actors; importable there by name.
+        done: Called in this process with a job and its result or failure.
+        actors: How many work at a time.
+        gpus: Share of a GPU each takes; 0: none.
+        waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
+        timeout: Seconds a job may take before its actor is killed and it has failed; ``None``: no limit.
+
+    An actor that dies is replaced and its job tried once more.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[J], R],
+        done: Callable[[J, R | Failure], None],
+        *,
+        actors: int,
+        gpus: float = 0.0,
+        waiting: int = 16,
+        timeout: float | None = None,
+    ) -> None:
+        self._work, self._done = work, done
+        self._gpus, self._timeout = gpus, timeout
+        self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
+        self._lock = threading.Lock()
+        self._broken: list[BaseException] = []
+        for _ in range(actors):
+            threading.Thread(target=self._feed, daemon=True).start()
+
+    def submit(self, job: J) -> None:
+        self._raise_broken()
+        self._queue.put(job)
+
+    def drain(self) -> None:
+        self._queue.join()
+        self._raise_broken()
+
+    def _feed(self) -> None:
+        actor = None
+        while True:
+            job = self._queue.get()
+            try:
+                actor, result = self._attempt(actor, job)
+                with self._lock:
+                    self._done(job, result)
+            except BaseException as error:
+                self._broken.append(error)
+            finally:
+                self._queue.task_done()
+
+    def _attempt(self, actor: Any, job: J, tries: int = 2) -> tuple[Any, R | Failure]:
+        """The job's result, and the actor to go on with (``None``: make a new one)."""
+        import ray
+
+        for left in reversed(range(tries)):
+            actor = actor or self._new_actor()
+            try:
+                return actor, ray.get(actor.run.remote(job), timeout=self._timeout)
+            except ray.exceptions.GetTimeoutError:
+                ray.kill(actor)
+                return None, Failure(f"timeout: took more than {self._timeout:g} s")
+            except ray.exceptions.RayTaskError as error:
+                return actor, Failure(f"{type(error.cause).__name__}: {error.cause}")
+            except ray.exceptions.RayActorError as error:
+                logging.getLogger(__name__).warning("an actor died, %d tries left: %s", left, error)
+                actor, reason = None, str(error).partition("\n")[0]
+        return None, Failure(f"its actor died {tries} times: {reason}")
+
+    def _new_actor(self) -> Any:
+        import ray
+
+        work = self._work
+
+        class Worker:
+            def run(self, job: J) -> R:
+                return work(job)
+
+        return ray.remote(Worker).options(num_cpus=0, num_gpus=self._gpus).remote()
+
+    def _raise_broken(self) -> None:
+        if self._broken:
+            raise self._broken[0]
+
+
+class RaySession:
+    """Ray for as long as the ``with`` lasts: one's own on loopback, or an existing cluster at ``address``."""
+
+    def __init__(self, *, cpus: int, address: str | None = None) -> None:
+        self._cpus, self._address = cpus, address
+
+    def __enter__(self) -> "RaySession":
+        import ray
+
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is None:
+            ray.init(num_cpus=self._cpus, include_dashboard=False, **common)
+        else:
+            ray.init(address=self._address, **common)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()

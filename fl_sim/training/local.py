@@ -1,0 +1,120 @@
+"""What a client computes. Torch only and differentiable in the images: the protocol is public, attacks use it too."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from fl_sim.core.trees import subtract
+from fl_sim.core.types import Batch, Protocol, Tensors, Update
+
+
+class State(NamedTuple):
+    """Weights and batch-norm statistics, each by name."""
+
+    weights: Tensors
+    buffers: Tensors
+
+
+class Gradient(NamedTuple):
+    """Mean gradient of a batch, its mean loss (a scalar), and the buffers after the forward pass."""
+
+    tree: Tensors
+    loss: Tensor
+    buffers: Tensors
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One torch thread inside: sums of floats depend on their number, and workers would fight for cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+GradientRule: TypeAlias = Callable[[nn.Module, State, Batch], Gradient]
+
+
+def state_of(model: nn.Module) -> State:
+    """The model's own weights and floating-point buffers, as detached copies; BatchNorm's counters stay behind."""
+    kept = {name for name in model.state_dict() if name not in dict(model.named_parameters())}
+    buffers = {name: b.clone() for name, b in model.named_buffers() if name in kept and b.is_floating_point()}
+    return State({name: p.detach().clone() for name, p in model.named_parameters()}, buffers)
+
+
+def loss_of(model: nn.Module, state: State, batch: Batch) -> tuple[Tensor, Tensors]:
+    """Mean cross-entropy at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``."""
+    buffers = {name: b.clone() for name, b in model.named_buffers()} | {k: b.clone() for k, b in state.buffers.items()}
+    logits = functional_call(model, {**state.weights, **buffers}, (batch.images,))
+    return cross_entropy(logits, batch.labels), {name: buffers[name] for name in state.buffers}
+
+
+def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool = False) -> Gradient:
+    """Gradient of the batch's mean cross-entropy in the weights; in ``model``'s own mode, train or eval.
+
+    With ``create_graph`` it can be differentiated again, in the images, labels and weights.
+    """
+    weights = {
+        name: w if create_graph and w.requires_grad else w.detach().requires_grad_()
+        for name, w in state.weights.items()
+    }
+    loss, buffers = loss_of(model, State(weights, state.buffers), batch)
+    grads = torch.autograd.grad(loss, list(weights.values()), create_graph=create_graph)
+    return Gradient(dict(zip(weights, grads, strict=True)), loss, buffers)
+
+
+def local_update(
+    model: nn.Module, start: State, batch: Batch, protocol: Protocol, order: Generator, rule: GradientRule = gradient
+) -> tuple[Update, float]:
+    """Run ``protocol`` from ``start`` on ``batch``.
+
+    Args:
+        order: Shuffles the images of each epoch (``fedavg``).
+        rule: Computes each batch's gradient; a defense may replace the plain one.
+
+    Returns:
+        The undefended update, and the loss of the first batch before any step.
+    """
+    model.train(protocol.batchnorm == "train")
+    if protocol.mode == "fedsgd":
+        first = rule(model, start, batch)
+        return _update(first.tree, first.buffers, batch, protocol), first.loss.item()
+    state, velocity, losses = start, dict[str, Tensor](), list[float]()
+    for part in minibatches(batch, protocol, order):
+        step = rule(model, state, part)
+        velocity = {k: protocol.momentum * velocity[k] + g if velocity else g for k, g in step.tree.items()}
+        moved = {k: w - protocol.learning_rate * velocity[k] for k, w in state.weights.items()}
+        state = State(moved, step.buffers)
+        losses.append(step.loss.item())
+    return _update(subtract(state.weights, start.weights), state.buffers, batch, protocol), losses[0]
+
+
+def minibatches(batch: Batch, protocol: Protocol, order: Generator) -> Iterator[Batch]:
+    """The round's batches: each epoch a new shuffle, the last batch of an epoch may be smaller."""
+    for _ in range(protocol.local_epochs):
+        shuffled = torch.randperm(len(batch.labels), generator=order)
+        for chosen in torch.split(shuffled, protocol.batch_size):
+            yield Batch(batch.images[chosen], batch.labels[chosen])
+
+
+def evaluate(model: nn.Module, state: State, batch: Batch) -> tuple[float, float]:
+    """Mean loss and accuracy on ``batch``, in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat(
+            [functional_call(model, {**state.weights, **state.buffers}, (i,)) for i in torch.split(batch.images, 256)]
+        )
+    return cross_entropy(logits, batch.labels).item(), (logits.argmax(1) == batch.labels).float().mean().item()
+
+
+def _update(delta: Tensors, buffers: Tensors, batch: Batch, protocol: Protocol) -> Update:
+    kept = buffers if protocol.batchnorm == "train" else {}
+    kind = "gradient" if protocol.mode == "fedsgd" else "delta"
+    return Update(delta=delta, num_examples=len(batch.labels), kind=kind, buffers=kept)  # type: ignore[arg-type]
