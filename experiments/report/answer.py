@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from experiments.report import units
 from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, settings
+from experiments.report.table import final_accuracy
 from experiments.report.verdict import Verdict, verdict
 
 
@@ -23,15 +24,21 @@ def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
     """One for each setting, also where nothing was judged."""
     by_setting = {s: [row for row in rows if row["setting"] == s.label] for s in settings(report)}
     undefended = {s.others: found for s, found in by_setting.items() if s.defense == UNDEFENDED}
-    return [_finding(s, found, undefended.get(s.others)) for s, found in by_setting.items()]
+    return [
+        Finding(
+            setting,
+            verdict(found, undefended.get(setting.others)),
+            (strongest := _strongest(found)),
+            final_accuracy(report, setting),
+            _sentences(strongest, len(found)) if strongest else (),
+        )
+        for setting, found in by_setting.items()
+    ]
 
 
-def _finding(setting: Setting, rows: list[Json], undefended: list[Json] | None) -> Finding:
+def _strongest(rows: list[Json]) -> Json | None:
     judged = [row for row in rows if row["psnr"]]
-    strongest = max(judged, key=lambda row: row["psnr"]["median"], default=None)
-    accuracy = rows[0]["accuracy"] if rows else None
-    sentences = _sentences(strongest, len(rows)) if strongest else ()
-    return Finding(setting, verdict(rows, undefended), strongest, accuracy, sentences)
+    return max(judged, key=lambda row: float(row["psnr"]["median"]), default=None)
 
 
 def _sentences(row: Json, attacks: int) -> tuple[str, ...]:

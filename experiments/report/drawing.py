@@ -6,7 +6,7 @@ Text stays text, in the page's font; the same values give the same bytes.
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup, escape
@@ -71,10 +71,21 @@ def canvas(title: str, told: str, *, height: float = 2.9) -> Iterator[Canvas]:
         told: What a reader who does not see the figure is told.
         height: Inches.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(
+    with _look():
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        drawn = Canvas(figure.add_subplot())
+        yield drawn
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn.panel = Panel(title, _inline(buffer.getvalue(), told))
+
+
+def _look() -> AbstractContextManager[None]:
+    from matplotlib import rc_context
+
+    return rc_context(
         {
             "svg.fonttype": "none",
             "svg.hashsalt": "fl-sim",
@@ -91,13 +102,7 @@ def canvas(title: str, told: str, *, height: float = 2.9) -> Iterator[Canvas]:
             "axes.spines.top": False,
             "axes.spines.right": False,
         }
-    ):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        drawn = Canvas(figure.add_subplot())
-        yield drawn
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn.panel = Panel(title, _inline(buffer.getvalue(), told))
+    )
 
 
 def _inline(svg: str, told: str) -> Markup:

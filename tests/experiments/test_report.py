@@ -1,0 +1,220 @@
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from statistics import fmean, median
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from experiments.report import ReportInput, render, summarise
+from experiments.report.answer import findings
+from tests.experiments import synthetic
+
+WHOLE = synthetic.report()
+SINGLE = synthetic.report(rounds=(1,), seeds=(0,))
+EMPTY = replace(WHOLE, records=[], training={}, pictures=[], question="")
+FAILED = replace(WHOLE, records=[synthetic.failed(r, "failed", "no memory") for r in WHOLE.records])
+ONE_IMAGE = synthetic.report(rounds=(1,), seeds=(0,), batch=1)
+NO_CELLS = replace(EMPTY, cells=[])
+KINDS = {
+    "whole": WHOLE, "single round": SINGLE, "empty": EMPTY, "some failed": synthetic.with_failures(WHOLE),
+    "all failed": FAILED, "one image": ONE_IMAGE, "no cells": NO_CELLS,
+}  # fmt: skip
+GAUSSIAN = "gaussian(std=0.1)"
+
+
+class Page(HTMLParser):
+    """Fails on unbalanced tags; keeps the text and every address the page would fetch."""
+
+    void = frozenset({"meta", "img", "line", "path", "use", "br", "rect"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.fetched: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open += [] if tag in self.void else [tag]
+        self.fetched += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def change(report: ReportInput, edit: Callable[[dict[str, Any]], dict[str, Any]], **where: object) -> ReportInput:
+    """The same report with the records that match ``where`` edited."""
+    matches = [all(record[key] == value for key, value in where.items()) for record in report.records]
+    assert any(matches)
+    return replace(report, records=[edit(r) if m else r for r, m in zip(report.records, matches, strict=True)])
+
+
+def row(report: ReportInput, defense: str, attack: str) -> dict[str, Any]:
+    (found,) = [r for r in summarise(report) if (r["defense"], r["attack"]) == (defense, attack)]
+    return found
+
+
+def verdicts(report: ReportInput) -> dict[str, str]:
+    return {f.setting.defense: f.verdict.word for f in findings(report, summarise(report))}
+
+
+def reason(report: ReportInput) -> str:
+    """Why nothing is shown for the noise."""
+    (verdict,) = [f.verdict for f in findings(report, summarise(report)) if f.setting.defense == GAUSSIAN]
+    assert verdict.word == "not shown"
+    return verdict.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_report_is_one_whole_page_that_fetches_nothing(kind: str) -> None:
+    html = render(KINDS[kind])
+    page = Page(html)
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.fetched)
+    assert "<script" not in html
+    assert "url(http" not in html
+    assert not re.search(r"\b(nan|None|Undefined|inf)\b", page.text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_input_gives_the_same_page(kind: str) -> None:
+    assert render(KINDS[kind]) == render(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_summary_is_json(kind: str) -> None:
+    rows = summarise(KINDS[kind])
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
+def test_a_row_rests_on_its_records_alone() -> None:
+    mine = [r for r in WHOLE.records if (r["defense"], r["attack"]) == ("none", "fast")]
+    values = [value for record in mine for value in record["psnr"]]
+    gains = [a - c for r in mine for a, c in zip(r["psnr"], r["controls"]["unrelated_gradient"]["psnr"], strict=True)]
+    found = row(WHOLE, "none", "fast")
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found["psnr"] == pytest.approx(
+        {"n": 32, "median": median(values), "mean": fmean(values), "low": low, "high": high}
+    )
+    assert found["controls"]["unrelated_gradient"]["gain"]["mean"] == pytest.approx(fmean(gains))
+    assert found["controls"]["unrelated_gradient"]["largest_gain"] == pytest.approx(max(gains))
+    assert found["identified"]["count"] == sum(rank == 1 for r in mine for rank in r["identification_rank"])
+    assert found["identified"]["by_chance"] == pytest.approx(32 / 104)
+    assert found["seeds"] == [0, 1]
+    assert found["bytes_up"] == 48_000
+    assert found["iterations"] == {"total": 3200, "median": 400, "most": 400}
+
+
+def test_seeds_are_one_setting_and_other_axes_are_not() -> None:
+    cells = [
+        {"name": f"{model}-{seed}", "axes": {"defense": "none", "model": model, "seed": seed}, "defense": "none"}
+        for model in ("lenet", "resnet")
+        for seed in (0, 1)
+    ]
+    records = [{**WHOLE.records[0], "cell": cell["name"]} for cell in cells]
+    rows = summarise(replace(WHOLE, cells=cells, records=records, training={}))
+    assert [r["setting"] for r in rows] == ["no defense, model lenet", "no defense, model resnet"]
+    assert [r["psnr"]["n"] for r in rows] == [8, 8]
+
+
+def test_failures_are_counted_and_never_scored() -> None:
+    report = change(WHOLE, lambda r: synthetic.failed(r, "failed", "no memory"), defense="none", attack="fast", seed=1)
+    found = row(report, "none", "fast")
+    assert found["outcomes"] == {"out-of-steps": 4, "failed": 4}
+    assert found["reasons"] == {"no memory": 4}
+    assert found["psnr"]["n"] == 16
+    assert found["psnr"]["median"] == row(synthetic.report(seeds=(0,)), "none", "fast")["psnr"]["median"]
+    assert "4 \N{MULTIPLICATION SIGN} no memory" in Page(render(report)).text
+
+
+def test_where_nothing_was_judged_there_is_no_number() -> None:
+    found = row(FAILED, "none", "fast")
+    assert [found[name] for name in ("psnr", "ssim", "lpips", "label_accuracy", "identified")] == [None] * 5
+
+
+def test_verdicts_follow_the_gains_that_were_put_in() -> None:
+    assert verdicts(WHOLE) == {"none": "leaks", GAUSSIAN: "protected", "topk(0.1)": "leaks"}
+
+
+def test_protected_needs_an_attack_that_knows_the_defense() -> None:
+    assert "knows this defense" in reason(replace(WHOLE, adaptive=frozenset()))
+
+
+def test_protected_needs_an_undefended_cell() -> None:
+    assert "no undefended cell" in reason(synthetic.report(defenses=(GAUSSIAN,)))
+
+
+def test_protected_needs_the_undefended_cell_to_fall() -> None:
+    report = change(WHOLE, lambda r: {**r, "psnr": r["controls"]["unrelated_gradient"]["psnr"]}, defense="none")
+    assert "proves nothing" in reason(report)
+    assert verdicts(report)["none"] == "not shown"
+
+
+def test_protected_needs_the_attack_that_succeeded_undefended() -> None:
+    kept = [r for r in WHOLE.records if (r["defense"], r["attack"]) != (GAUSSIAN, "fast")]
+    assert "Not run here" in reason(replace(WHOLE, records=kept))
+
+
+def test_protected_needs_every_reconstruction() -> None:
+    report = change(
+        WHOLE, lambda r: synthetic.failed(r, "failed", "x"), defense=GAUSSIAN, attack="fast", round=1, seed=0
+    )
+    assert "1 of 8 reconstructions by fast were not judged" in reason(report)
+
+
+def test_protected_needs_the_control() -> None:
+    without = change(
+        WHOLE,
+        lambda r: {**r, "controls": {**r["controls"], "unrelated_gradient": None}},
+        **{"defense": GAUSSIAN, "attack": "adaptive", "round": 1},
+    )
+    assert "lacks the unrelated-gradient control" in reason(without)
+
+
+def test_one_recovered_image_is_enough_not_to_be_protected() -> None:
+    raise_first = {"defense": GAUSSIAN, "attack": "fast", "round": 1, "seed": 0}
+    report = change(WHOLE, lambda r: {**r, "psnr": [r["psnr"][0] + 7, *r["psnr"][1:]]}, **raise_first)
+    assert "on one image" in reason(report)
+
+
+def test_few_images_do_not_make_it_protected() -> None:
+    assert "one image, which allows no interval" in reason(replace(ONE_IMAGE, records=_enough_undefended()))
+
+
+def _enough_undefended() -> list[dict[str, Any]]:
+    undefended = [{**r, "cell": "defense=none,seed=0"} for r in WHOLE.records if r["defense"] == "none"]
+    return undefended + [r for r in ONE_IMAGE.records if r["defense"] != "none"]
+
+
+def test_identification_above_chance_is_not_protected() -> None:
+    report = change(WHOLE, lambda r: {**r, "identification_rank": [1, 50, 50, 50]}, defense=GAUSSIAN, attack="fast")
+    assert "identifies 8 of 32 images" in reason(report)
+
+
+def test_what_the_study_says_is_escaped_and_shown() -> None:
+    study = {**synthetic.STUDY, "adversary": {"view": "aggregate", "cohort": 3, "labels": False}, "name": "<b>bold"}
+    html = render(replace(EMPTY, study=study))
+    assert "<b>bold" not in html
+    text = Page(html).text
+    assert "only the sum over several clients is seen" in text
+    assert "Cohort 3" in text
+    assert "Labels not given" in text
+
+
+def test_the_page_says_why_lpips_is_missing() -> None:
+    report = change(
+        WHOLE, lambda r: {**r, "lpips": None, "notes": {"lpips": "no weights, no network"}}, study="three-defenses"
+    )
+    assert "LPIPS was not computed: no weights, no network" in Page(render(report)).text
