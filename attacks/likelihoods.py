@@ -54,14 +54,18 @@ class L1(Likelihood):
 
 @part
 class Cosine(Likelihood):
-    """1 - cosine similarity, in [0, 2], blind to scale. Inverting gradients' (arXiv 2003.14053).
+    """One angle over all parameters, blind to scale; 0 when the gradients point the same way.
 
     Args:
-        over: One angle over all parameters (``all``) or over those with an observed entry other than zero (``kept``).
+        form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``squared``: ``(1 - cos |cos|) / 2``,
+            the same to first order at a match; under noise of unknown level the log-likelihood of a direction goes
+            with ``cos^2``, so a prior keeps its place where little of the observed gradient is signal.
+        over: All parameters, or those with an observed entry other than zero (``kept``).
     """
 
     needs_scale: ClassVar[bool] = False
 
+    form: Literal["plain", "squared"] = "plain"
     over: Literal["all", "kept"] = "all"
 
     def __call__(self, gradients: Tensors, problem: Problem) -> Tensor:
@@ -69,7 +73,8 @@ class Cosine(Likelihood):
         seen = gradients if self.over == "all" else {k: g * (target[k] != 0) for k, g in gradients.items()}
         dot = _total([g * target[k] for k, g in seen.items()])
         norm = _total([g.square() for g in seen.values()]).clamp_min(_TINY).sqrt()
-        return 1 - dot / (norm * _norm(target)).clamp_min(_TINY)
+        cosine = dot / (norm * _norm(target)).clamp_min(_TINY)
+        return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs()) / 2
 
 
 @part

@@ -21,7 +21,7 @@ from experiments.simulate import Simulation
 from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError
 from fl_sim.core.types import Observation, Reconstruction
-from fl_sim.federation.engine import InProcess, RaySimulation
+from fl_sim.federation.engine import Engine, InProcess, RaySimulation
 from fl_sim.runtime.pool import InlinePool, Pool, RayPool, RaySession
 from fl_sim.runtime.store import RunStore
 
@@ -63,10 +63,14 @@ class Run:
     def simulate_and_attack(self, watch: Watch) -> None:
         """Train what is not trained; attack each observation as it comes, and those of earlier sessions."""
         with self._ray():
-            stage = self._attacks(watch)
-            stage.offer_all(self.cells)
-            self._simulation(watch, stage.offer, stage.drain)(self._engine())
-            stage.drain()
+            self.simulate_on(self._engine(), watch)
+
+    def simulate_on(self, engine: Engine, watch: Watch) -> None:
+        """As :meth:`simulate_and_attack`, on an engine that is there already."""
+        stage = self._attacks(watch)
+        stage.offer_all(self.cells)
+        self._simulation(watch, stage.offer, stage.drain)(engine)
+        stage.drain()
 
     def simulate(self, watch: Watch) -> None:
         with self._ray():
@@ -91,7 +95,7 @@ class Run:
     def _attacks(self, watch: Watch) -> AttackStage:
         return AttackStage(store=self.store, data_dir=self.data_dir, watch=watch, make_pool=self._pool)
 
-    def _engine(self) -> InProcess | RaySimulation:
+    def _engine(self) -> Engine:
         if self.executor == "inline":
             return InProcess()
         return RaySimulation(cpus=self.study.runtime.cpus, client_gpus=self.study.runtime.client_gpus)

@@ -45,10 +45,19 @@ class Bars:
 
     Args:
         rounds, attacks: How many are expected in all.
-        rounds_done, attacks_done: Those that an earlier session left.
+        rounds_done, attacks_done, judged: Those that earlier sessions left.
     """
 
-    def __init__(self, console: Console, *, rounds: int, attacks: int, rounds_done: int, attacks_done: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        rounds: int,
+        attacks: int,
+        rounds_done: int = 0,
+        attacks_done: int = 0,
+        judged: int = 0,
+    ) -> None:
         self._console, self._last = console, time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -62,7 +71,7 @@ class Bars:
         )
         self._rounds = self._progress.add_task("train", total=rounds, completed=rounds_done, note="")
         self._attacks = self._progress.add_task("attack", total=attacks, completed=attacks_done, note="")
-        self._judged = self._progress.add_task("evaluate", total=attacks, note="")
+        self._judged = self._progress.add_task("evaluate", total=attacks, completed=judged, note="")
 
     def round(self, cell: Cell, number: int, accuracy: float) -> None:
         note = f"{cell.name}: round {number}, accuracy {accuracy:.1%}"

@@ -62,12 +62,8 @@ class InProcess:
     """One message after the other, in this process, without Ray: for tests, debuggers and small studies."""
 
     def __call__(self, main: Main, client_app: ClientApp, clients: int) -> None:
-        before = TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-        try:
-            main(InProcessGrid(client_app, clients))
-        finally:
-            TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = before
+        main(InProcessGrid(client_app, clients))
 
 
 class InProcessGrid(Grid):

@@ -49,7 +49,7 @@ def build_strategy(name: str, cohort: int, options: Mapping[str, Any]) -> Strate
     """Flower's strategy ``name`` for rounds of ``cohort`` clients; ``options`` are its own arguments."""
     if name not in STRATEGIES:
         raise ConfigError(f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}")
-    fixed = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": cohort, "min_available_nodes": cohort}
+    fixed = {"fraction_train": 1.0, "min_train_nodes": cohort, "min_available_nodes": cohort}
     try:
         return getattr(strategies, name)(**{**fixed, **options})  # type: ignore[no-any-return]
     except TypeError as error:

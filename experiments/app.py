@@ -1,0 +1,63 @@
+"""Flower's entry points: ``flwr run .`` trains and attacks the study that the run's config names.
+
+The config's keys are in pyproject.toml: ``study``, ``overrides``, ``out``. Judging and the report need the truth, which
+the server does not have: ``fl-sim evaluate OUT`` and ``fl-sim report OUT`` afterwards, where the data is.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from experiments import config, pipeline
+from experiments.build import check
+from experiments.config import Study
+from experiments.simulate import CellJobs
+from experiments.watch import Silent
+from fl_sim.federation.client import ClientJob
+from fl_sim.federation.client import client_app as flower_client
+from fl_sim.federation.engine import Main
+from fl_sim.runtime.store import RunStore
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Flower runs Ray already, or none is needed: the grid is here, so the engine is just a call."""
+    name, study = study_of(context)
+    place = Path(str(context.run_config.get("out") or pipeline.default_folder(study)))
+    with RunStore(place) as store:
+        pipeline.create(store, study, config.question(config.find(name)), f"flwr run . (study {name})")
+        opened = pipeline.opened(store, "ray", data_dir())
+        opened.simulate_on(lambda run_main, *_: _call(run_main, grid), Silent())
+
+
+def _call(run_main: Main, grid: Grid) -> None:
+    run_main(grid)
+
+
+def job(message: Message, context: Context) -> ClientJob:
+    """What this client does: looked up in the study that every party has."""
+    name = str(context.run_config["study"])
+    return _jobs(name, str(context.run_config.get("overrides", "")))(message, context)
+
+
+def study_of(context: Context) -> tuple[str, Study]:
+    name = str(context.run_config["study"])
+    return name, config.load(config.find(name), str(context.run_config.get("overrides", "")).split())
+
+
+@lru_cache(maxsize=4)
+def _jobs(name: str, overrides: str) -> CellJobs:
+    cells = check(config.load(config.find(name), overrides.split()))
+    return CellJobs({cell.folder: cell.job(data_dir()) for cell in cells})
+
+
+def data_dir() -> str | None:
+    return os.environ.get("FL_SIM_DATA")
+
+
+client_app = flower_client(job)

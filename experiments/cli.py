@@ -1,0 +1,129 @@
+"""The command line. Everything heavy is imported where it is used, so that --help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="fl-sim",
+    help="Federated learning with a server that looks: what does it learn about the clients, and which defense helps?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 all done; 1 finished, but jobs or checks failed; 2 wrong study or command; 130 interrupted.",
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the study, such as federation.rounds=1.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where not given.")]
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="FL_SIM_DATA", help="Where data sets and weights are looked for first.")
+]
+Where = Annotated[
+    str, typer.Option("--executor", help="ray: Flower's simulation and attack actors; inline: this process.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete the run folder first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None, out: Out = None, executor: Where = "ray", fresh: Fresh = False, json: AsJson = False
+) -> None:
+    """Run the bundled demo: digits, 4 clients, 3 rounds, three defenses, two attacks, a report."""
+    from experiments import commands
+
+    commands.run("demo", overrides or [], out, None, executor, fresh=fresh, json=json)
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
+    overrides: Overrides = None,
+    out: Out = None,
+    data_dir: DataDir = None,
+    executor: Where = "ray",
+    fresh: Fresh = False,
+    json: AsJson = False,
+) -> None:
+    """Run a study from simulation to report; an interrupted one goes on where it was."""
+    from experiments import commands
+
+    commands.run(study, overrides or [], out, data_dir, executor, fresh=fresh, json=json)
+
+
+@app.command()
+def simulate(folder: Folder, data_dir: DataDir = None, executor: Where = "ray") -> None:
+    """Only train: finish the federation of a run."""
+    from experiments import commands
+
+    commands.stage("simulate", folder, data_dir, executor)
+
+
+@app.command()
+def attack(
+    folder: Folder,
+    name: Annotated[
+        str | None, typer.Option("--attack", help="Add this attack; arguments as name:key=value,key=value.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed jobs again.")] = False,
+    data_dir: DataDir = None,
+    executor: Where = "ray",
+) -> None:
+    """Only attack: run what is missing on the observations there are."""
+    from experiments import commands
+
+    commands.attack(folder, name, data_dir, executor, retry_failed=retry_failed)
+
+
+@app.command()
+def evaluate(folder: Folder, data_dir: DataDir = None) -> None:
+    """Only judge: hold new reconstructions against the truth."""
+    from experiments import commands
+
+    commands.stage("evaluate", folder, data_dir, "inline")
+
+
+@app.command()
+def report(folder: Folder, data_dir: DataDir = None) -> None:
+    """Only write report.html and summary.json from the records."""
+    from experiments import commands
+
+    commands.stage("report", folder, data_dir, "inline")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="attacks|defenses|datasets|models|studies", help="What to list.")],
+    json: AsJson = False,
+) -> None:
+    """What there is by name, with parameters."""
+    from experiments import commands
+
+    commands.list_(what, json=json)
+
+
+@app.command()
+def selftest(json: AsJson = False) -> None:
+    """Known-answer checks of this installation: figure, expected, tolerance, verdict."""
+    from experiments import commands
+
+    commands.selftest(json=json)
+
+
+def main() -> None:
+    """Entry point: our own errors become a message and an exit code, an interrupt 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        from experiments import commands
+
+        commands.interrupted()
+    except Exception as error:
+        from experiments import commands
+
+        sys.exit(commands.explain(error))
