@@ -61,7 +61,7 @@ class LBFGS(Solver):
             cost = objective(point, 1.0)
             best.offer(point, cost.score)
             cost.descended.sum().backward()  # type: ignore[no-untyped-call]
-            return cost.descended.sum()
+            return cost.descended.sum().detach()
 
         while used < self.steps:
             value, used = float(lbfgs.step(closure)), used + 1  # type: ignore[no-untyped-call]

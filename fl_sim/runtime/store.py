@@ -215,6 +215,7 @@ class RunStore:
         except OSError as error:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
             raise StoreError(
                 f"{self.path} is in use by process {holder}: wait for it, or choose another --out"
             ) from error

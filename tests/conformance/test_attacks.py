@@ -1,0 +1,113 @@
+"""What every attack owes, whatever it does. Runs on each name in the registry."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attacks import ALIASES, ATTACKS
+from defenses import DEFENSES
+from fl_sim.core.contracts import Attack, Defense
+from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
+from fl_sim.core.seeds import derive
+from fl_sim.core.trees import add_normal
+from fl_sim.core.types import Batch, Observation, Outcome
+from fl_sim.metrics.image import psnr
+
+SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast on the shared world
+    "bayes": {"steps": 300, "tv": 1e-3},
+    "dlg": {"steps": 300},
+    "inverting_gradients": {"steps": 300, "tv": 1e-4},
+    "ratio": {},
+}
+MARGIN = {"bayes": 20.0, "dlg": 20.0, "inverting_gradients": 20.0, "ratio": 80.0}  # dB above noise, undefended
+
+
+@pytest.fixture(params=sorted(ATTACKS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def attack(name: str) -> Attack:
+    return ATTACKS[name](**SMALL[name])
+
+
+@pytest.fixture
+def told(seen: Observation) -> Observation:
+    """The shared observation with everything granted: no labels, but that there is no defense."""
+    return replace(seen, knowledge=Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=()))
+
+
+def test_finds_the_image_when_nothing_protects_it(
+    name: str, attack: Attack, told: Observation, model: nn.Module, batch: Batch
+) -> None:
+    noise = psnr(torch.rand(batch.images.shape, generator=derive(0, "noise")), batch.images)
+    found = attack(told, model, derive(0))
+    assert psnr(found.images, batch.images) > noise + MARGIN[name]
+    assert torch.equal(found.labels, batch.labels)
+    assert found.outcome in {Outcome.CONVERGED, Outcome.OUT_OF_STEPS}
+
+
+def test_same_seed_same_guess(attack: Attack, told: Observation, model: nn.Module) -> None:
+    first, second = attack(told, model, derive(7)), attack(told, model, derive(7))
+    assert torch.equal(first.images, second.images)
+    assert first.loss == second.loss
+
+
+def test_leaves_what_it_was_given_alone(attack: Attack, told: Observation, model: nn.Module) -> None:
+    before = copy.deepcopy((told, model.state_dict()))
+    attack(told, model, derive(0))
+    assert all(torch.equal(t, before[0].broadcast[k]) for k, t in told.broadcast.items())
+    assert all(torch.equal(t, before[0].update.delta[k]) for k, t in told.update.delta.items())
+    assert all(torch.equal(t, before[1][k]) for k, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("std", [1.0, 1e4])
+def test_images_are_images_even_when_the_update_is_nonsense(
+    attack: Attack, told: Observation, model: nn.Module, std: float
+) -> None:
+    nonsense = replace(told.update, delta=add_normal(told.update.delta, std, derive(1)))
+    found = attack(replace(told, update=nonsense), model, derive(0))
+    assert found.images.shape == (1, 1, 8, 8)
+    assert bool(((found.images >= 0) & (found.images <= 1)).all())
+
+
+def test_an_update_of_zeros_ends_with_an_outcome(attack: Attack, told: Observation, model: nn.Module) -> None:
+    zeros = replace(told.update, delta={k: torch.zeros_like(t) for k, t in told.update.delta.items()})
+    found = attack(replace(told, update=zeros), model, derive(0))
+    assert found.outcome in set(Outcome)
+    assert bool(found.images.isfinite().all())
+
+
+def test_refuses_what_it_may_not_know(attack: Attack, seen: Observation, model: nn.Module) -> None:
+    ignorant = replace(seen, protocol=None, knowledge=Knowledge())
+    for need in attack.needs:
+        with pytest.raises(UnmetKnowledgeError, match=need):
+            attack(ignorant, model, derive(0))
+
+
+def test_takes_every_defense_it_is_told_of(attack: Attack, seen: Observation, model: nn.Module) -> None:
+    arguments: dict[str, dict[str, Any]] = {"gaussian": {"std": 0.01}, "topk": {"keep": 0.3}, "quantize": {}}
+    for name, options in arguments.items():
+        defense = DEFENSES[name](**options)
+        assert isinstance(defense, Defense)
+        known = Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=(defense,))
+        protected = defense.protect(seen.update, derive(3)).update
+        found = attack(replace(seen, update=protected, knowledge=known), model, derive(0))
+        assert found.outcome in set(Outcome)
+    assert sorted(arguments) == sorted(DEFENSES)
+
+
+def test_every_attack_is_listed_here() -> None:
+    assert sorted(SMALL) == sorted(MARGIN) == sorted(ATTACKS)
+
+
+def test_aliases_lead_somewhere_and_hide_nothing() -> None:
+    assert set(ALIASES.values()) <= set(ATTACKS)
+    assert not set(ALIASES) & set(ATTACKS)

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments import config
+from experiments.build import cells, check
+from fl_sim.core.errors import ConfigError
+
+Write = Callable[[str], Path]
+SMALL = 'name = "t"\nmodel = "softmax"\nattack = "ratio"\n'
+
+
+def problems(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(config.load(path, overrides))
+    return "\n".join(caught.value.problems)
+
+
+def test_bundled_studies_are_right_and_begin_with_a_question() -> None:
+    assert {"demo", "mnist_noise", "cifar10_pruning"} <= set(config.bundled())
+    for name in config.bundled():
+        path = config.find(name)
+        assert config.load(path).name == name
+        assert "?" in config.question(path)
+        assert "Expected:" in config.question(path)
+
+
+def test_everything_has_a_default(study_file: Write) -> None:
+    study = config.load(study_file('name = "t"'))
+    assert study.federation.clients == 4
+    assert study.adversary.labels is False
+
+
+def test_attack_and_attacks_are_one_thing(study_file: Write) -> None:
+    one = config.load(study_file('name = "t"\n[attack]\nname = "ig"\nsteps = 5'))
+    many = config.load(study_file('name = "t"\n[[attacks]]\nname = "ig"\nsteps = 5'))
+    assert one == many
+    with pytest.raises(ConfigError, match="got both"):
+        config.load(study_file('name = "t"\nattack = "ig"\n[[attacks]]\nname = "ratio"'))
+
+
+def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
+    study = config.load(study_file(SMALL + "[grid]\nseed = [0, 1]"))
+    assert config.load_dict(study.as_dict(), "again") == study
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("name = ", [], "expected TOML"),
+        ('name = "t"\ncolour = 1', [], "colour is not a key"),
+        (SMALL + "[federation]\nclient = 3", [], "federation.client is not a key; .*did you mean 'clients'"),
+        (SMALL, ["federation.clients=0"], "federation.clients: .*greater than or equal to 1, got 0"),
+        (SMALL, ["federation.clients=3.5"], "federation.clients: .*integer"),
+        (SMALL, ["defenses=gausian"], "no defense 'gausian'; .*did you mean 'gaussian'"),
+        (SMALL, ["defenses={name='gaussian'}"], "defense gaussian: missing a required argument: 'std'"),
+        (SMALL, ["defenses={name='gaussian', std=-1}"], "defense gaussian: std: .*greater than or equal to 0.*got -1"),
+        (SMALL, ["defenses={name='topk', keep=2}"], "defense topk: keep: .*less than or equal to 1"),
+        (SMALL, ["attack={name='inverting_gradient'}"], "no attack .*did you mean 'inverting_gradients'"),
+        (SMALL, ["attack={name='ig', steps=0}"], "attack inverting_gradients: steps: .*greater than 0"),
+        (SMALL, ["attack={name='ig', speed=9}"], "attack inverting_gradients: .*'speed'"),
+        (SMALL, ["model=resnet19"], "resnet19.*did you mean 'resnet18'"),
+        (SMALL, ["data.name=mnits"], "did you mean 'mnist'"),
+        (SMALL, ["data.partition.kind=dirichlet", "data.partition.alpha=0"], "alpha|greater than 0"),
+        (SMALL, ["federation.strategy=FedAvgg"], "no strategy 'FedAvgg'"),
+        (SMALL, ["federation.cohort=9"], "federation.cohort: expected at most clients = 4, got 9"),
+        (SMALL, ["adversary.rounds=[7]"], "adversary.rounds: expected numbers up to rounds = 3, got 7"),
+        (SMALL, ["adversary.clients=[4]"], "adversary.clients: expected numbers below clients = 4, got 4"),
+        (SMALL, ["adversary.view=all"], "adversary.view: .*'client' or 'aggregate'"),
+        (SMALL, ["grid.seed=[]"], "at least one value"),
+        (SMALL, ["grid.defense=['none', 'none']"], "different cells"),
+        (SMALL, ["grid.'federation.speed'=[1]"], "speed"),
+        (SMALL, ["attacks=['ratio', 'ratio']", "attack=[]"], "got both"),
+        (SMALL, ["rounds"], "expected key=value"),
+        (SMALL, ["name=../../etc"], "name"),
+    ],
+)
+def test_what_is_wrong_is_said(study_file: Write, text: str, overrides: list[str], expected: str) -> None:
+    import re
+
+    assert re.search(expected, problems(study_file(text), *overrides), re.DOTALL)
+
+
+def test_all_problems_are_said_at_once(study_file: Write) -> None:
+    found = problems(
+        study_file(SMALL + '[[defenses]]\nname = "topk"\nkeep = 2\n[[defenses]]\nname = "gausian"'), "model=x"
+    )
+    assert all(word in found for word in ("keep", "gausian", "'x'"))
+
+
+def test_a_grid_makes_cells_in_order(study_file: Write) -> None:
+    text = SMALL + '[grid]\ndefense = ["none", {name = "gaussian", std = 0.1}, ["topk-stack"]]\nseed = [0, 1]\n'
+    study = config.load(study_file(text.replace('["topk-stack"]', '[{name = "topk", keep = 0.1}, "quantize"]')))
+    found = cells(study)
+    assert [c.name for c in found][:3] == [
+        "defense=none, seed=0",
+        "defense=none, seed=1",
+        "defense=gaussian(std=0.1), seed=0",
+    ]
+    assert found[4].defense == "topk(keep=0.1) + quantize"
+    assert [c.study.seed for c in found] == [0, 1] * 3
+    assert all("/" not in c.folder and " " not in c.folder for c in found)
+
+
+def test_the_hash_is_of_what_records_depend_on(study_file: Write) -> None:
+    base = config.load(study_file(SMALL))
+    assert base.hash() == config.load(study_file(SMALL), ["runtime.actors=7"]).hash()
+    assert base.hash() != config.load(study_file(SMALL), ["federation.rounds=2"]).hash()
+
+
+def test_a_missing_study_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        config.find("dmo")
+    with pytest.raises(ConfigError, match="no file"):
+        config.find("nowhere.toml")

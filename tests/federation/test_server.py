@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from fl_sim.core.errors import ConfigError
+from fl_sim.federation.server import build_strategy, cohort_of, memory_of, recall
+from tests.federation.world import federate, job
+
+
+def test_unknown_strategies_and_options_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"no strategy 'FedAvgg'; there are: .*FedAvg"):
+        build_strategy("FedAvgg", 2, {})
+    with pytest.raises(ConfigError, match=r"FedAvg: .*nonsense"):
+        build_strategy("FedAvg", 2, {"nonsense": 1})
+
+
+def test_a_cohort_depends_on_seed_and_round_alone() -> None:
+    assert cohort_of(10, 3, 0, 1) == cohort_of(10, 3, 0, 1)
+    assert len({tuple(cohort_of(10, 3, 0, r)) for r in range(20)}) > 5
+    assert cohort_of(4, 4, 9, 9) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["FedAdam", "FedAvgM"])
+def test_a_strategy_goes_on_with_its_memory(name: str) -> None:
+    """Momentum that is saved and recalled is the momentum it was."""
+    options = {"FedAvgM": {"server_momentum": 0.9}}.get(name, {})
+    strategy = build_strategy(name, 2, options)
+    for attribute, value in vars(build_strategy(name, 2, options)).items():
+        if attribute in {"m_t", "v_t"}:
+            assert value is None
+    strategy.__dict__["m_t"] = {"a/b": torch.ones(2).numpy()}
+    strategy.__dict__["momentum_vector"] = [torch.zeros(1).numpy(), torch.ones(3).numpy()]
+    fresh = build_strategy(name, 2, options)
+    recall(fresh, memory_of(strategy))
+    assert vars(fresh)["m_t"]["a/b"].tolist() == [1.0, 1.0]
+    assert [len(v) for v in vars(fresh)["momentum_vector"]] == [1, 3]
+
+
+def test_rounds_are_counted_in_bytes() -> None:
+    out = federate(job(), rounds=1)
+    weights = 4 * sum(t.numel() for t in out.state.weights.values())
+    assert out.rounds[0].bytes_down == pytest.approx(4 * weights, rel=0.35)
+    assert out.rounds[0].bytes_up == pytest.approx(4 * weights, rel=0.35)

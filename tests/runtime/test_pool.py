@@ -1,0 +1,93 @@
+"""The pool with and without Ray. Its jobs are functions of this module, so that actors can import them."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_sim.runtime.pool import Failure, InlinePool, RayPool, RaySession
+
+
+def double(job: int) -> int:
+    if job < 0:
+        raise ValueError(f"{job} is negative")
+    return 2 * job
+
+
+def scripted(job: tuple[str, str]) -> str:
+    """Sleeps, dies always, or dies the first time."""
+    action, mark = job
+    if action == "sleep":
+        time.sleep(60)
+    if action == "die" or (action == "die once" and not Path(mark).exists()):
+        Path(mark).touch()
+        os._exit(1)
+    return action
+
+
+def test_inline_failures_have_reasons() -> None:
+    found: dict[int, int | Failure] = {}
+    pool = InlinePool(double, found.__setitem__)
+    for job in (1, -1, 2):
+        pool.submit(job)
+    pool.drain()
+    assert found == {1: 2, -1: Failure("ValueError: -1 is negative"), 2: 4}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    with RaySession(cpus=2):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+class TestRay:
+    def test_every_job_is_done_once(self, ray: None) -> None:
+        found: dict[int, int | Failure] = {}
+        pool = RayPool(double, found.__setitem__, actors=2, waiting=2)
+        for job in range(-1, 9):
+            pool.submit(job)
+        pool.drain()
+        assert found == {-1: Failure("ValueError: -1 is negative")} | {i: 2 * i for i in range(9)}
+
+    def test_a_full_queue_slows_whoever_fills_it(self, ray: None) -> None:
+        gate, found = threading.Event(), list[int]()
+
+        def done(job: int, result: int | Failure) -> None:
+            gate.wait()
+            found.append(job)
+
+        pool = RayPool(double, done, actors=1, waiting=1)
+        filler = threading.Thread(target=lambda: [pool.submit(i) for i in range(6)], daemon=True)
+        filler.start()
+        filler.join(timeout=5)
+        assert filler.is_alive()  # one is held by `done`, one waits, the third cannot be queued
+        gate.set()
+        filler.join(timeout=30)
+        pool.drain()
+        assert found == list(range(6))
+
+    def test_death_is_survived_once_and_time_runs_out(self, ray: None, tmp_path: Path) -> None:
+        found: dict[tuple[str, str], str | Failure] = {}
+        pool = RayPool(scripted, found.__setitem__, actors=1, timeout=15)
+        jobs = [("die once", str(tmp_path / "mark")), ("die", str(tmp_path / "x")), ("sleep", ""), ("rest", "")]
+        for job in jobs:
+            pool.submit(job)
+        pool.drain()
+        assert found[jobs[0]] == "die once"
+        assert "died 2 times" in str(found[jobs[1]])
+        assert found[jobs[2]] == Failure("timeout: took more than 15 s")
+        assert found[jobs[3]] == "rest"
+
+    def test_a_broken_consumer_is_not_silent(self, ray: None) -> None:
+        def broken(job: int, result: int | Failure) -> None:
+            raise OSError("disk full")
+
+        pool = RayPool(double, broken, actors=1)
+        pool.submit(1)
+        with pytest.raises(OSError, match="disk full"):
+            pool.drain()
