@@ -21,7 +21,8 @@ class Ratio(Attack):
     rows least like those already chosen are returned, one an image. Needs a model whose first layer is linear with a
     bias. arXiv 1706.04031 (proposition 3), arXiv 2003.14053 (proposition D.1).
 
-    The loss reported is the relative residual of the rank-N fit to the gradient of that layer, 0 when exact.
+    The loss reported is the relative residual of the rank-N fit to the gradient of that layer: 0 when exact, infinite
+    where that gradient is zero or not finite.
     """
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
@@ -31,12 +32,13 @@ class Ratio(Attack):
         rows, heights = problem.target[weight], problem.target[bias]
         chosen = distinct_rows(rows, heights, seen.update.num_examples)
         images = problem.mean + problem.std * chosen.view(-1, *seen.task.image_shape)
-        finite = bool(images.isfinite().all())
+        layer = torch.cat([rows, heights[:, None]], 1)
+        finite = bool(layer.isfinite().all() and images.isfinite().all())
         return Reconstruction(
             images=images.nan_to_num(0.5, 1.0, 0.0).clamp(0, 1).cpu(),
             labels=problem.labels.cpu(),
             outcome=Outcome.CONVERGED if finite else Outcome.NON_FINITE,
-            loss=_residual(torch.cat([rows, heights[:, None]], 1), seen.update.num_examples),
+            loss=_residual(layer, seen.update.num_examples) if finite else math.inf,
             budget=Budget(iterations=0, seconds=time.monotonic() - began, device=device),
         )
 

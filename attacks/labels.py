@@ -7,10 +7,10 @@ the model answers on average gives the counts.
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
 
 from fl_sim.core.errors import FlSimError
 from fl_sim.core.types import Observation, Tensors
+from fl_sim.training.local import State, logits_of
 
 _PROBES = 64  # images that estimate the model's mean answer
 
@@ -45,7 +45,7 @@ def mean_answer(seen: Observation, model: nn.Module, rng: Generator) -> Tensor:
     images = torch.rand(_PROBES, *seen.task.image_shape, generator=rng)
     with torch.no_grad():
         device = next(iter(seen.broadcast.values())).device
-        logits: Tensor = functional_call(model, {**seen.broadcast, **seen.buffers}, (images.to(device),))
+        logits, _ = logits_of(model, State(seen.broadcast, seen.buffers), images.to(device))
     return logits.softmax(1).mean(0)
 
 

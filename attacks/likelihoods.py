@@ -97,7 +97,7 @@ class DefenseDensity(Likelihood):
 
     Args:
         std: Where the defense has no density, its surrogate squared distance is read as Gaussian noise of this std, in
-            the update's units.
+            the gradient's units.
     """
 
     needs_scale: ClassVar[bool] = True

@@ -2,9 +2,9 @@
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Generator, nn
 
 from attacks.likelihoods import Likelihood
@@ -17,6 +17,8 @@ from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
 from fl_sim.core.types import Budget, Observation, Reconstruction
 
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
 
 @part
 class Annealing:
@@ -27,8 +29,8 @@ class Annealing:
         until: Share of the steps after which it is 1, in (0, 1].
     """
 
-    first: PositiveFloat = 1.0
-    until: PositiveFloat = 0.5
+    first: Share = 1.0
+    until: Share = 0.5
 
     def __call__(self, progress: float) -> float:
         return min(1.0, float(self.first ** max(0.0, 1 - progress / self.until)))

@@ -29,12 +29,20 @@ class Problem:
 
     @classmethod
     def of(cls, seen: Observation, model: nn.Module, rng: Generator, device: str) -> "Problem":
-        """Read an observation; infers the labels that are not granted, moves tensors to ``device``."""
+        """Read an observation; infers the labels that are not granted.
+
+        Tensors are copied to ``device``, also where they are there already: how they lie in memory decides the last bit
+        of sums, and they come from files, from messages and from Ray's object store.
+        """
+
+        def here_of(tree: Tensors) -> Tensors:
+            return map_tree(lambda t: t.to(device).clone(), tree)
+
         here = replace(
             seen,
-            broadcast=map_tree(lambda t: t.to(device), seen.broadcast),
-            buffers=map_tree(lambda t: t.to(device), seen.buffers),
-            update=replace(seen.update, delta=map_tree(lambda t: t.to(device), seen.update.delta)),
+            broadcast=here_of(seen.broadcast),
+            buffers=here_of(seen.buffers),
+            update=replace(seen.update, delta=here_of(seen.update.delta)),
         )
         model = model.to(device)
         model.train(seen.protocol is not None and seen.protocol.batchnorm == "train")

@@ -162,7 +162,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
     study, federation = cell.study, cell.study.federation
     cohort = federation.cohort or federation.clients
     checks: list[Callable[[], object]] = [
-        lambda: cell.model(cell.data(data_dir).task())(),
+        lambda: _built(cell.model(cell.data(data_dir).task())),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         *(lambda part=part: attack(part) for part in study.attacks),

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 app = typer.Typer(
@@ -116,10 +117,13 @@ def selftest(json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """Entry point: our own errors become a message and an exit code, an interrupt 130."""
+    """Entry point: wrong usage and our own errors become a message and an exit code, an interrupt 130."""
     try:
-        app()
-    except KeyboardInterrupt:
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         from experiments import commands
 
         commands.interrupted()
@@ -127,3 +131,7 @@ def main() -> None:
         from experiments import commands
 
         sys.exit(commands.explain(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,9 +14,8 @@ from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from experiments import config
+from experiments import config, terminal
 from experiments.config import AttackPart
 from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 
@@ -92,12 +91,7 @@ def list_(what: str, *, json: bool) -> None:
     if json:
         print(json_.dumps(rows, indent=1))
         return
-    table = Table(title=what)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    out.print(table)
+    out.print(terminal.listing(what, rows))
 
 
 def selftest(*, json: bool) -> None:
@@ -174,7 +168,7 @@ def _finish(opened: Any, *, json: bool) -> None:
         about = {"run": str(opened.store.path), "report": page, "jobs": ended, "failed": failed, "rows": rows}
         print(json_.dumps(about, indent=1))
     else:
-        _print_rows(rows)
+        out.print(terminal.results(rows))
         out.print(f"report: {page}", soft_wrap=True)
     _exit_if_failed(opened)
 
@@ -185,36 +179,11 @@ def _exit_if_failed(opened: Any) -> None:
         sys.exit(FAILED)
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = ("setting", "attack", "images", "PSNR, median dB", "mean \\[95 %]", "unrelated", "identified", "accuracy")
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*map(escape, _shown(row)))
-    out.print(table)
-
-
-def _shown(row: Mapping[str, Any]) -> list[str]:
-    psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
-    accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-    if psnr is None:
-        return [row["setting"], row["attack"], "0", "; ".join(row["reasons"]) or "-", "-", "-", "-", accuracy]
-    spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
-    return [
-        row["setting"],
-        row["attack"],
-        str(psnr["n"]),
-        f"{psnr['median']:.1f}",
-        f"{psnr['mean']:.1f}{spread}",
-        "-" if unrelated is None else f"{unrelated['median']:.1f}",
-        "-" if seen is None else f"{seen['count']}/{seen['n']}",
-        accuracy,
-    ]
-
-
 def _rows(what: str) -> list[dict[str, Any]]:
     if what == "studies":
         return [{"name": name, "question": config.question(config.find(name))} for name in config.bundled()]
-    return [
+    none = [{"name": "none", "parameters": "", "about": "The update as it is."}] if what == "defenses" else []
+    return none + [
         {"name": name, "parameters": _parameters(factory), "about": (inspect.getdoc(factory) or "").partition("\n")[0]}
         for name, factory in _registry(what).items()
     ]
@@ -239,7 +208,7 @@ def _registry(what: str) -> Mapping[str, Callable[..., object]]:
 
 
 def _parameters(factory: Callable[..., object]) -> str:
-    shown = [p for p in inspect.signature(factory).parameters.values() if p.name not in {"task", "source"}]
+    shown = [p for p in inspect.signature(factory).parameters.values() if p.name not in {"task", "source", "_"}]
     return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in shown)
 
 

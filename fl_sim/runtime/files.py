@@ -45,9 +45,13 @@ def write_tensors(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> Non
 
 
 def read_tensors(path: Path) -> tuple[Tensors, JSON]:
-    """The inverse of :func:`write_tensors`; the order of names is the file format's own, not the one given."""
+    """The inverse of :func:`write_tensors`; the order of names is the file format's own, not the one given.
+
+    Copies, because how a tensor lies in memory decides the last bit of sums, and a file's tensors lie anyhow.
+    """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118
+        about: JSON = json.loads(file.metadata()["about"])
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
 
 
 def read_about(path: Path) -> JSON:

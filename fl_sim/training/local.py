@@ -49,11 +49,17 @@ def state_of(model: nn.Module) -> State:
     return State({name: p.detach().clone() for name, p in model.named_parameters()}, buffers)
 
 
+def logits_of(model: nn.Module, state: State, images: Tensor) -> tuple[Tensor, Tensors]:
+    """Logits ``(N, K)`` at ``state`` and the buffers afterwards; neither ``model`` nor ``state`` is written to."""
+    buffers = {name: b.clone() for name, b in model.named_buffers()} | {k: b.clone() for k, b in state.buffers.items()}
+    logits: Tensor = functional_call(model, {**state.weights, **buffers}, (images,))
+    return logits, {name: buffers[name] for name in state.buffers}
+
+
 def loss_of(model: nn.Module, state: State, batch: Batch) -> tuple[Tensor, Tensors]:
     """Mean cross-entropy at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``."""
-    buffers = {name: b.clone() for name, b in model.named_buffers()} | {k: b.clone() for k, b in state.buffers.items()}
-    logits = functional_call(model, {**state.weights, **buffers}, (batch.images,))
-    return cross_entropy(logits, batch.labels), {name: buffers[name] for name in state.buffers}
+    logits, buffers = logits_of(model, state, batch.images)
+    return cross_entropy(logits, batch.labels), buffers
 
 
 def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool = False) -> Gradient:

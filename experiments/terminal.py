@@ -1,0 +1,55 @@
+"""Tables for a terminal of 80 columns or more."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+_CAPTION = (
+    "PSNR in dB over n images. control: median of the same attack on an unrelated gradient. "
+    "found: the true image comes first in a line-up."
+)
+
+
+def results(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of ``experiments.report.summarise``: a line a setting, and under it one an attack."""
+    table = Table(box=box.SIMPLE, caption=_CAPTION, caption_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("n", "median", "mean [95 %]", "control", "found"):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    for setting, mine in groupby(rows, key=lambda row: row["setting"]):
+        attacks = list(mine)
+        accuracy = attacks[0]["accuracy"]
+        reached = "" if accuracy is None else f"\naccuracy {accuracy:.1%}"
+        table.add_row(f"[bold]{escape(setting)}[/]{reached}")
+        for row in attacks:
+            table.add_row(*map(escape, _cells(row)))
+    return table
+
+
+def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of strings that all have the same keys."""
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
+    if psnr is None:
+        return [f"  {row['attack']}", "0", "-", "failed", "-", "-"]
+    spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
+    return [
+        f"  {row['attack']}",
+        str(psnr["n"]),
+        f"{psnr['median']:.1f}",
+        f"{psnr['mean']:.1f}{spread}",
+        "-" if unrelated is None else f"{unrelated['median']:.1f}",
+        "-" if seen is None else f"{seen['count']}/{seen['n']}",
+    ]

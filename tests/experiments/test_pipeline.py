@@ -1,0 +1,179 @@
+"""Stages, in this process: what each leaves, what a second run does, and what it refuses."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import config, pipeline
+from experiments.config import AttackPart
+from experiments.pipeline import Run
+from experiments.present import present
+from experiments.watch import Silent
+from fl_sim.core.errors import ConfigError, StoreError
+from fl_sim.core.types import Reconstruction
+from fl_sim.runtime.store import Key, RunStore
+from tests.experiments.studies import TINY
+
+Records = Mapping[tuple[str, str, int, int], dict[str, Any]]
+
+
+def run_tiny(folder: Path, text: str = TINY) -> Run:
+    path = folder.parent / "tiny.toml"
+    path.write_text(text)
+    with RunStore(folder) as store:
+        pipeline.create(store, config.load(path), config.question(path), "test")
+        run = pipeline.opened(store, "inline", None)
+        run.simulate_and_attack(Silent())
+        run.evaluate(Silent())
+        present(run)
+        return run
+
+
+def records(folder: Path) -> Records:
+    """All but what a clock decides."""
+    found = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    keys = [(r["cell"], r["attack"], r["round"], r["client"]) for r in found]
+    assert len(set(keys)) == len(keys)
+    return {k: {**r, "seconds": None} for k, r in zip(keys, found, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that no test changes."""
+    folder = tmp_path_factory.mktemp("done") / "run"
+    torch.set_num_threads(1)
+    run_tiny(folder)
+    return folder
+
+
+def test_a_study_leaves_everything(done: Path) -> None:
+    found = records(done)
+    assert len(found) == 2 * 2 * 2 * 2  # cells, rounds, clients, attacks
+    exact = found["defense=none", "ratio", 1, 0]
+    assert exact["psnr"][0] > 90
+    assert exact["identification_rank"] == [1]
+    assert exact["label_accuracy"] == 1.0
+    assert exact["controls"]["unrelated_gradient"]["psnr"][0] < 40
+    assert found["defense=gaussian(std=0.1)", "ratio", 1, 0]["psnr"][0] < 40
+    assert (done / "report.html").read_text().count("<svg") > 1
+    assert json.loads((done / "summary.json").read_text())["rows"]
+
+
+def test_a_record_carries_what_it_rests_on(done: Path) -> None:
+    needed = {
+        "study",
+        "cell",
+        "round",
+        "client",
+        "attack",
+        "defense",
+        "seed",
+        "outcome",
+        "psnr",
+        "ssim",
+        "lpips",
+        "mse",
+    }
+    needed |= {
+        "label_accuracy",
+        "identification_rank",
+        "controls",
+        "loss",
+        "iterations",
+        "seconds",
+        "device",
+        "versions",
+    }
+    for record in records(done).values():
+        assert needed <= set(record)
+        assert all(isinstance(record[name], list) for name in ("psnr", "ssim", "mse", "identification_rank"))
+        assert record["lpips"] is None
+        assert "switched off" in record["notes"]["lpips"]
+
+
+def test_training_is_told_round_by_round(done: Path) -> None:
+    rows = RunStore(done).cell("defense=none").training()
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert rows[0]["bytes_up"] == 0 < rows[1]["bytes_up"]
+    assert rows[1]["clients"] == [0, 1]
+    assert rows[1]["refused"] == []
+
+
+def test_a_finished_run_does_nothing_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (done / "records.jsonl").read_bytes()
+    monkeypatch.setattr("experiments.attack.run_job", lambda job: pytest.fail("a finished job was done again"))
+    monkeypatch.setattr("experiments.simulate.train", lambda *_: pytest.fail("a finished round was run again"))
+    run_tiny(done)
+    assert (done / "records.jsonl").read_bytes() == before
+
+
+def test_two_runs_are_equal_to_the_bit(done: Path, tmp_path: Path) -> None:
+    run_tiny(tmp_path / "again")
+    assert records(tmp_path / "again") == records(done)
+    for cell in (done / "cells").iterdir():
+        twin = RunStore(tmp_path / "again").cell(cell.name)
+        for key in twin.observation_keys():
+            mine, theirs = RunStore(done).cell(cell.name).observation(key), twin.observation(key)
+            assert all(torch.equal(mine.update.delta[k], theirs.update.delta[k]) for k in mine.update.delta)
+
+
+def test_a_lost_stage_is_made_again_and_is_the_same(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = run_tiny(folder)
+    place = run.store.cell("defense=none")
+    before = place.result("ratio", Key(2, 1))
+    (folder / "cells" / "defense=none" / "reconstructions" / "ratio" / "r0002-c0001.safetensors").unlink()
+    (folder / "cells" / "defense=none" / "checkpoint.safetensors").unlink()
+    (folder / "records.jsonl").write_text(
+        "\n".join((folder / "records.jsonl").read_text().splitlines()[:3]) + '\n{"torn'
+    )
+    run_tiny(folder)
+    after = place.result("ratio", Key(2, 1))
+    assert isinstance(before, Reconstruction)
+    assert isinstance(after, Reconstruction)
+    assert torch.equal(before.images, after.images)
+    assert records(folder) == records(done)
+
+
+def test_another_study_is_refused_by_what_differs(done: Path) -> None:
+    other = done.parent / "other.toml"
+    other.write_text(TINY.replace("rounds = 2", "rounds = 3"))
+    with pytest.raises(StoreError, match=r"differs in federation.*--fresh"):
+        pipeline.create(RunStore(done), config.load(other), "", "test")
+
+
+def test_an_attack_can_be_added_to_a_finished_simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    run_tiny(folder)
+    monkeypatch.setattr("experiments.simulate.train", lambda *_: pytest.fail("a finished round was run again"))
+    with RunStore(folder) as store:
+        pipeline.add_attack(store, AttackPart(name="dlg", steps=5))  # type: ignore[call-arg]
+        run = pipeline.opened(store, "inline", None)
+        run.attack(Silent())
+        run.evaluate(Silent())
+        assert run.done()[1:] == (24, 0)
+        with pytest.raises(ConfigError, match="another label"):
+            pipeline.add_attack(store, AttackPart(name="dlg", steps=6))  # type: ignore[call-arg]
+    assert sum(attack == "dlg" for _, attack, _, _ in records(folder)) == 8
+
+
+def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = run_tiny(folder, TINY.replace('{name = "mlp", widths = [16]}', '"lenet"'))
+    failed = [r for r in records(folder).values() if r["outcome"] == "failed"]
+    assert len(failed) == 8
+    assert all("use the model softmax or mlp" in r["reason"] and r["psnr"] is None for r in failed)
+    assert run.done()[2] == 8
+
+
+def test_granted_labels_and_an_aggregate_view(tmp_path: Path) -> None:
+    text = TINY + '[adversary]\nlabels = true\nview = "aggregate"\nrounds = [2]\ndefense = "parameters"\n'
+    run_tiny(tmp_path / "run", text)
+    found = records(tmp_path / "run")
+    assert {(r["round"], tuple(r["members"])) for r in found.values()} == {(2, (0, 1))}
+    assert all(len(r["psnr"]) == 2 and r["label_accuracy"] == 1.0 for r in found.values())
