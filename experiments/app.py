@@ -18,7 +18,7 @@ from experiments.simulate import CellJobs
 from experiments.watch import Silent
 from fl_sim.federation.client import ClientJob
 from fl_sim.federation.client import client_app as flower_client
-from fl_sim.federation.engine import Main
+from fl_sim.runtime.pool import RaySession
 from fl_sim.runtime.store import RunStore
 
 server_app = ServerApp()
@@ -26,17 +26,14 @@ server_app = ServerApp()
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Flower runs Ray already, or none is needed: the grid is here, so the engine is just a call."""
+    """The grid is here already, so the engine is just a call."""
     name, study = study_of(context)
     place = Path(str(context.run_config.get("out") or pipeline.default_folder(study)))
     with RunStore(place) as store:
         pipeline.create(store, study, config.question(config.find(name)), f"flwr run . (study {name})")
         opened = pipeline.opened(store, "ray", data_dir())
-        opened.simulate_on(lambda run_main, *_: _call(run_main, grid), Silent())
-
-
-def _call(run_main: Main, grid: Grid) -> None:
-    run_main(grid)
+        with RaySession(cpus=study.runtime.cpus, address=study.runtime.ray_address):
+            opened.simulate_on(lambda serve, *_: serve(grid), Silent())
 
 
 def job(message: Message, context: Context) -> ClientJob:

@@ -51,8 +51,8 @@ class Check:
         return f"{self.name}: {self.figure:.6g} in {bounds} ({self.expected}), {self.seconds:.2f} s"
 
     def as_dict(self) -> dict[str, Any]:
-        bounds = {k: v if math.isfinite(v) else None for k, v in (("low", self.low), ("high", self.high))}
-        return {**asdict(self), **bounds}
+        figures = {"figure": self.figure, "low": self.low, "high": self.high}
+        return {**asdict(self), **{k: v if math.isfinite(v) else None for k, v in figures.items()}}
 
 
 def run_checks() -> Iterator[Check]:

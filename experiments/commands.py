@@ -41,14 +41,14 @@ def run(
     from experiments.build import check
     from fl_sim.runtime.store import RunStore
 
-    path = config.find(study_name)
+    where, path = _executor(executor), config.find(study_name)
     study = config.load(path, overrides)
     check(study, _text(data_dir))
     place = folder or pipeline.default_folder(study)
     _clear(place, fresh=fresh)
     with RunStore(place) as store, logging_to(place / "log.txt"):
         pipeline.create(store, study, config.question(path), _command(study_name, overrides, data_dir))
-        opened = pipeline.opened(store, _executor(executor), _text(data_dir))
+        opened = pipeline.opened(store, where, _text(data_dir))
         _stages(opened, ("simulate_and_attack", "evaluate"))
         _finish(opened, json=json)
 

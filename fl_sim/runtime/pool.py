@@ -139,22 +139,27 @@ class RayPool(Generic[J, R]):
 
 
 class RaySession:
-    """Ray for as long as the ``with`` lasts: one's own on loopback, or an existing cluster at ``address``."""
+    """Ray for as long as the ``with`` lasts: one's own on loopback, or an existing cluster at ``address``.
+
+    Where this process runs Ray already (Flower's simulation does), that one is used and left to whoever started it.
+    """
 
     def __init__(self, *, cpus: int, address: str | None = None) -> None:
-        self._cpus, self._address = cpus, address
+        self._cpus, self._address, self._own = cpus, address, False
 
     def __enter__(self) -> "RaySession":
         import ray
 
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self._address is None:
+        self._own = not ray.is_initialized()
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+        if self._own and self._address is None:
             ray.init(num_cpus=self._cpus, include_dashboard=False, **common)
-        else:
+        elif self._own:
             ray.init(address=self._address, **common)
         return self
 
     def __exit__(self, *_: object) -> None:
         import ray
 
-        ray.shutdown()
+        if self._own:
+            ray.shutdown()

@@ -13,7 +13,7 @@ RUN/
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -161,6 +161,11 @@ class CellStore:
 
     def _attempt(self, attack: str, key: Key, end: str) -> Path:
         return self.path / "reconstructions" / attack / f"{key}{end}"
+
+
+def record_to(folder: str | Path) -> Callable[[Observation], None]:
+    """A sink for ``Intercept``: keeps every observation in ``folder``, to be read by :class:`CellStore`."""
+    return CellStore(Path(folder)).save_observation
 
 
 class RunStore:

@@ -152,13 +152,13 @@ def test_an_attack_can_be_added_to_a_finished_simulation(tmp_path: Path, monkeyp
     run_tiny(folder)
     monkeypatch.setattr("experiments.simulate.train", lambda *_: pytest.fail("a finished round was run again"))
     with RunStore(folder) as store:
-        pipeline.add_attack(store, AttackPart(name="dlg", steps=5))  # type: ignore[call-arg]
+        pipeline.add_attack(store, AttackPart(name="dlg", steps=5))
         run = pipeline.opened(store, "inline", None)
         run.attack(Silent())
         run.evaluate(Silent())
         assert run.done()[1:] == (24, 0)
         with pytest.raises(ConfigError, match="another label"):
-            pipeline.add_attack(store, AttackPart(name="dlg", steps=6))  # type: ignore[call-arg]
+            pipeline.add_attack(store, AttackPart(name="dlg", steps=6))
     assert sum(attack == "dlg" for _, attack, _, _ in records(folder)) == 8
 
 

@@ -14,7 +14,7 @@ from fl_sim.core.contracts import AnyDefense, Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Protocol
 from fl_sim.federation import wire
-from fl_sim.federation.client import ClientJob, client_app
+from fl_sim.federation.client import ClientJob, client_app, partition_of
 from fl_sim.federation.engine import Engine, InProcess
 from fl_sim.federation.intercept import Intercept
 from fl_sim.federation.server import Round, Schedule, build_strategy, roll_call, train
@@ -60,7 +60,8 @@ def misbehaving(app: ClientApp, clients: Mapping[int, Misbehave]) -> ClientApp:
     @wrapped.train()
     def _(message: Message, context: Context) -> Message:
         reply = app(message, context)
-        return clients.get(int(context.node_config["partition-id"]), lambda r: r)(reply)
+        client = partition_of(context)
+        return clients[client](reply) if client in clients else reply
 
     @wrapped.query("whoami")
     def _whoami(message: Message, context: Context) -> Message:

@@ -39,11 +39,15 @@ def draw(task: Task, number: int) -> tuple[Tensor, Tensor]:
     return images, torch.arange(number) % task.classes
 
 
+def registered(name: str, **options: object) -> Model:
+    built = build(name, COLOUR, 0, **options)
+    assert isinstance(built, Model)
+    return built
+
+
 @pytest.fixture(params=sorted(SMALL))
 def model(request: pytest.FixtureRequest) -> Model:
-    built = build(request.param, COLOUR, 0, **SMALL[request.param])
-    built.eval()
-    return built
+    return registered(request.param, **SMALL[request.param]).eval()
 
 
 def test_every_model_is_listed_here() -> None:
@@ -105,7 +109,7 @@ def test_gradients_of_single_images_average_to_that_of_the_batch(model: Model) -
 
 
 def test_images_are_normalised_first() -> None:
-    built = build("softmax", COLOUR, 0)
+    built = registered("softmax")
     mean, std = torch.tensor(COLOUR.mean).view(3, 1, 1), torch.tensor(COLOUR.std).view(3, 1, 1)
     images, _ = draw(COLOUR, 2)
     assert torch.allclose(built.normalise(images), (images - mean) / std)
@@ -149,7 +153,7 @@ def test_resnet18_agrees_with_torchvision() -> None:
     theirs = resnet18(num_classes=10)
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     theirs.maxpool = nn.Identity()
-    ours = build("resnet18", COLOUR, 0)
+    ours = registered("resnet18")
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
     images, _ = draw(COLOUR, 2)
     with torch.no_grad():
@@ -190,5 +194,8 @@ def test_a_model_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "own_models", own)
     first, again = (build("own_models:net", GREY, 5, hidden=4) for _ in range(2))
     assert first(draw(GREY, 2)[0]).shape == (2, 10)
-    assert torch.equal(first.get_parameter("net.1.weight"), again.get_parameter("net.1.weight"))
-    assert torch.equal(first.normalise.mean.flatten(), torch.tensor(GREY.mean))
+    assert list(first.state_dict()) == ["1.weight", "1.bias", "2.weight", "2.bias"]  # names as its author knows them
+    assert torch.equal(first.get_parameter("1.weight"), again.get_parameter("1.weight"))
+    images, mean, std = draw(GREY, 2)[0], torch.tensor(GREY.mean)[0], torch.tensor(GREY.std)[0]
+    expected = first.get_submodule("2")(first.get_submodule("1")(((images - mean) / std).flatten(1)))
+    assert torch.allclose(first(images), expected, atol=1e-6)

@@ -62,7 +62,12 @@ class TestRay:
             found.append(job)
 
         pool = RayPool(double, done, actors=1, waiting=1)
-        filler = threading.Thread(target=lambda: [pool.submit(i) for i in range(6)], daemon=True)
+
+        def fill() -> None:
+            for job in range(6):
+                pool.submit(job)
+
+        filler = threading.Thread(target=fill, daemon=True)
         filler.start()
         filler.join(timeout=5)
         assert filler.is_alive()  # one is held by `done`, one waits, the third cannot be queued

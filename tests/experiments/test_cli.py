@@ -1,0 +1,121 @@
+"""The command line as a user meets it: exit codes, messages on stderr, JSON alone on stdout."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments import cli
+from tests.experiments.studies import TINY
+
+Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.filterwarnings("ignore")  # the command line sends warnings to log.txt
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fl-sim", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[[str], list[str]]:
+    def arguments(text: str = TINY) -> list[str]:
+        (tmp_path / "tiny.toml").write_text(text)
+        return ["run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--executor", "inline"]
+
+    return arguments
+
+
+def test_json_is_one_document_and_all_is_done(
+    tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert call(monkeypatch, *tiny(), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["jobs"] == 16
+    assert said["failed"] == 0
+    assert Path(said["report"]).exists()
+    assert call(monkeypatch, *tiny()) == 0  # a second time: nothing to do
+    assert "report:" in capsys.readouterr().out
+    assert call(monkeypatch, "report", str(tmp_path / "run")) == 0
+
+
+def test_failed_jobs_end_with_1(
+    tiny: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert call(monkeypatch, *tiny(TINY.replace('{name = "mlp", widths = [16]}', '"lenet"'))) == 1
+    assert "8 attack jobs failed" in capsys.readouterr().err
+
+
+def test_overrides_change_the_study(
+    tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, study, *options = tiny()
+    overrides = ["federation.rounds=1", "grid.defense=['none']", "attack=ratio"]
+    assert call(monkeypatch, run, study, *overrides, *options) == 2  # [[attacks]] is in the file already
+    overrides[-1] = "attacks=['ratio']"
+    assert call(monkeypatch, run, study, *overrides, *options) == 0
+    assert len((tmp_path / "run" / "records.jsonl").read_text().splitlines()) == 2
+
+
+def test_another_study_needs_fresh(
+    tiny: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    small = ["federation.rounds=1", "grid.defense=['none']"]
+    assert call(monkeypatch, *tiny(), *small) == 0
+    assert call(monkeypatch, *tiny(), *small, "seed=1") == 2
+    assert "differs in seed" in capsys.readouterr().err
+    assert call(monkeypatch, *tiny(), *small, "seed=1", "--fresh") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "dmo"], "did you mean 'demo'"),
+        (["run", "demo", "federation.clients=0"], "federation.clients"),
+        (["run", "demo", "--executor", "slurm"], "expected one of ray, inline, got 'slurm'"),
+        (["run", "mnist_noise", "--data-dir", "/nowhere"], "train-images-idx3-ubyte"),
+        (["run"], "Missing argument"),
+        (["list", "attack"], "did you mean 'attacks'"),
+        (["report", "/nowhere"], "expected a run folder"),
+        (["attack", "/nowhere", "--attack", "ig"], "expected a run folder"),
+        (["fly"], "No such command"),
+    ],
+)
+def test_wrong_commands_end_with_2_and_say_why(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("FL_SIM_DATA", raising=False)
+    monkeypatch.setenv("FL_SIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *arguments) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fresh_deletes_only_runs(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("years")
+    assert call(monkeypatch, "run", "demo", "--out", str(tmp_path), "--fresh") == 2
+    assert precious.read_text() == "years"
+    assert "delete it yourself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["attacks", "defenses", "datasets", "models", "studies"])
+def test_lists_are_json_on_demand(what: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert call(monkeypatch, "list", what, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows
+    assert all(row["name"] for row in rows)
+    assert call(monkeypatch, "list", what) == 0
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, experiments.cli; print([m for m in ('torch', 'flwr', 'ray', 'pydantic') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
