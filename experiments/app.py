@@ -18,6 +18,7 @@ from experiments.simulate import CellJobs
 from experiments.watch import Silent
 from fl_sim.federation.client import ClientJob
 from fl_sim.federation.client import client_app as flower_client
+from fl_sim.federation.server import roll_call
 from fl_sim.runtime.pool import RaySession
 from fl_sim.runtime.store import RunStore
 
@@ -32,6 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     with RunStore(place) as store:
         pipeline.create(store, study, config.question(config.find(name)), f"flwr run . (study {name})")
         opened = pipeline.opened(store, "ray", data_dir())
+        roll_call(grid, 1)  # once a client answers, Flower's own Ray is up, if this is its simulation
         with RaySession(cpus=study.runtime.cpus, address=study.runtime.ray_address):
             opened.simulate_on(lambda serve, *_: serve(grid), Silent())
 

@@ -8,15 +8,17 @@ from experiments.report.input import UNDEFENDED, Json
 
 MARGIN = 1.0  # dB, on the mean over images
 WORST = 6.0  # dB, on any single image: half the error
+SURE, DOUBT = 0.01, 0.05  # error levels of the identification test: to call it a leak, to withhold "protected"
 
 RULE = (
     f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus "
     f"PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
-    f"beats every control that was run for it. It is called “protected” only if all of this holds: without a defense "
+    f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
+    f"images than chance explains (one-sided binomial test, {SURE:.0%}). It is called “protected” only if all of this holds: without a defense "
     f"it leaks; every attack that beat its controls there was run here too; at least one attack run here knows the "
     f"defense and uses it; every reconstruction was judged; and for every attack the upper end of the interval of its "
     f"gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image gains {WORST:g} dB or more, "
-    f"and no more images are identified than chance explains (one-sided binomial test, 5 %). Everything else is "
+    f"and no more images are identified than chance explains (the same test, {DOUBT:.0%}). Everything else is "
     f"“not shown”, which is neither safe nor unsafe."
 )
 
@@ -32,7 +34,13 @@ class Verdict:
 def beats_controls(row: Json) -> bool:
     """Whether a row of the table beats every control that was run, and one was."""
     run = [control for control in row["controls"].values() if control]
-    return bool(run) and all(c["gain"]["low"] is not None and c["gain"]["low"] > MARGIN for c in run)
+    return bool(run) and all(map(_beaten, run))
+
+
+def identifies(row: Json) -> bool:
+    """Whether a row's images are found in the line-up, and not by what the attack knew beforehand."""
+    control, seen = row["controls"]["unrelated_gradient"], row["identified"]
+    return bool(control and seen and _beaten(control) and _above_chance(seen, SURE))
 
 
 def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
@@ -46,6 +54,8 @@ def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
         return Verdict("not shown", "No reconstruction was judged")
     if winners := [row["attack"] for row in rows if beats_controls(row)]:
         return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}")
+    if found := [row["attack"] for row in rows if identifies(row)]:
+        return Verdict("leaks", f"Images are identified far above chance by {_names(found)}")
     if rows[0]["defense"] == UNDEFENDED:
         return Verdict("not shown", "Even without a defense no attack clearly beats its controls")
     if doubt := next(_doubts(rows, undefended), None):
@@ -90,15 +100,19 @@ def _doubts_about(row: Json) -> Iterator[str]:
         )
     if control["largest_gain"] >= WORST:
         yield f"{name} comes {control['largest_gain']:.1f} dB closer than its control on one image"
-    if seen and _above_chance(seen):
+    if seen and _above_chance(seen, DOUBT):
         yield f"{name} identifies {seen['count']} of {seen['n']} images, chance {seen['by_chance']:.1f}"
 
 
-def _above_chance(seen: Json) -> bool:
+def _beaten(control: Json) -> bool:
+    return control["gain"]["low"] is not None and bool(control["gain"]["low"] > MARGIN)
+
+
+def _above_chance(seen: Json, level: float) -> bool:
     from scipy.stats import binomtest
 
     chance = seen["by_chance"] / seen["n"]
-    return bool(binomtest(seen["count"], seen["n"], chance, alternative="greater").pvalue < 0.05)
+    return bool(binomtest(seen["count"], seen["n"], chance, alternative="greater").pvalue < level)
 
 
 def _names(names: list[str]) -> str:

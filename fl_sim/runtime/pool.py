@@ -151,7 +151,7 @@ class RaySession:
         import ray
 
         self._own = not ray.is_initialized()
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._own and self._address is None:
             ray.init(num_cpus=self._cpus, include_dashboard=False, **common)
         elif self._own:

@@ -203,6 +203,25 @@ def test_identification_above_chance_is_not_protected() -> None:
     assert "identifies 8 of 32 images" in reason(report)
 
 
+def test_identification_is_a_leak_where_the_attack_saw_more_than_its_prior() -> None:
+    """Blurred pictures that a look-alike would match in PSNR, but that point to the right image."""
+
+    def closer(r: dict[str, Any]) -> dict[str, Any]:
+        nearest = {"psnr": [p + 5 for p in r["psnr"]]}
+        unrelated = {"psnr": [p - 3 for p in r["psnr"]]}
+        ranks = [1] * len(r["psnr"])
+        return {
+            **r,
+            "identification_rank": ranks,
+            "controls": {"unrelated_gradient": unrelated, "nearest_public": nearest},
+        }
+
+    told = change(WHOLE, closer, defense=GAUSSIAN, attack="fast")
+    assert verdicts(told)[GAUSSIAN] == "leaks"
+    unlucky = change(told, lambda r: {**r, "identification_rank": [50] * 4}, defense=GAUSSIAN, attack="fast")
+    assert verdicts(unlucky)[GAUSSIAN] == "not shown"
+
+
 def test_what_the_study_says_is_escaped_and_shown() -> None:
     study = {**synthetic.STUDY, "adversary": {"view": "aggregate", "cohort": 3, "labels": False}, "name": "<b>bold"}
     html = render(replace(EMPTY, study=study))

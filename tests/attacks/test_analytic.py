@@ -1,0 +1,90 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.analytic import distinct_rows, first_linear, ratio
+from fl_sim import models
+from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.seeds import derive
+from fl_sim.core.trees import map_tree
+from fl_sim.core.types import Batch, Observation, Outcome, Protocol
+from fl_sim.metrics.image import psnr
+from fl_sim.metrics.matching import match
+from tests.conftest import TASK, observe
+
+
+def test_the_image_is_read_off_exactly(seen: Observation, model: nn.Module, batch: Batch) -> None:
+    """K8."""
+    found = ratio()(seen, model, derive(0))
+    assert psnr(found.images, batch.images).item() > 90
+    assert torch.equal(found.labels, batch.labels)
+    assert found.outcome is Outcome.CONVERGED
+    assert found.loss < 1e-5
+
+
+def test_one_local_step_is_as_good_as_a_gradient(model: nn.Module, batch: Batch) -> None:
+    seen = observe(model, batch, Protocol(mode="fedavg"))
+    assert psnr(ratio()(replace(seen, protocol=None), model, derive(0)).images, batch.images).item() > 60
+
+
+@pytest.mark.parametrize("dead", [1, 31])
+def test_dead_units_do_no_harm(model: nn.Module, batch: Batch, dead: int) -> None:
+    """A unit that never fires has gradient zero, and 0 / 0 is not an image; one living unit is enough."""
+    with torch.no_grad():
+        model.get_parameter("net.fc1.bias")[:dead] = -1e4
+        model.get_parameter("net.fc1.bias")[dead:] = 10
+    seen = observe(model, batch)
+    assert int((seen.update.delta["net.fc1.bias"] == 0).sum()) == dead
+    assert psnr(ratio()(seen, model, derive(0)).images, batch.images).item() > 90
+
+
+def test_a_batch_gives_one_row_an_image_all_different() -> None:
+    net = models.build("mlp", TASK, 0, widths=[256])
+    batch = Batch(torch.rand(2, *TASK.image_shape, generator=derive(0)), torch.tensor([2, 7]))
+    found = ratio()(observe(net, batch), net, derive(0))
+    assert found.images.shape == batch.images.shape
+    assert psnr(found.images[:1], found.images[1:]).item() < 20
+    assert found.labels.tolist() == [2, 7]
+
+
+def test_images_that_have_a_unit_of_their_own_are_all_found() -> None:
+    """Unit i fires for image i alone, so that its row is that image."""
+    net = models.build("mlp", TASK, 0, widths=[3])
+    batch = Batch(torch.eye(64)[[5, 20, 40]].view(3, 1, 8, 8), torch.tensor([1, 2, 3]))
+    with torch.no_grad():
+        net.get_parameter("net.fc1.weight").copy_(torch.eye(64)[[5, 20, 40]])
+        net.get_parameter("net.fc1.bias").zero_()
+    found = ratio()(observe(net, batch), net, derive(0))
+    assert psnr(found.images[match(found.images, batch.images)], batch.images).min().item() > 90
+
+
+def test_fewer_rows_than_images_are_repeated_not_invented() -> None:
+    inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    found = distinct_rows(2 * inputs, torch.tensor([2.0, 2.0]), 4)
+    assert sorted(map(tuple, found[:2].tolist())) == [(0, 1), (1, 0)]
+    assert set(map(tuple, found.tolist())) == {(0, 1), (1, 0)}
+
+
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
+def test_a_convolution_first_is_refused_with_advice(name: str, batch: Batch) -> None:
+    net = models.build(name, TASK, 0)
+    with pytest.raises(UnmetKnowledgeError, match=r"Linear\(64, ...\).*is Conv2d.*: use the model softmax or mlp"):
+        ratio()(observe(net, batch), net, derive(0))
+
+
+def test_a_first_layer_without_bias_or_of_part_of_the_image_is_refused() -> None:
+    for layer in (nn.Linear(64, 5, bias=False), nn.Linear(32, 5)):
+        with pytest.raises(UnmetKnowledgeError, match="with a bias"):
+            first_linear(nn.Sequential(nn.Flatten(), layer), 64)
+    assert first_linear(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), 64) == ("1.weight", "1.bias")
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_an_update_without_an_image_is_said_to_be_so(seen: Observation, model: nn.Module, value: float) -> None:
+    nothing = map_tree(lambda t: torch.full_like(t, value), seen.update.delta)
+    found = ratio()(replace(seen, update=replace(seen.update, delta=nothing)), model, derive(0))
+    assert found.outcome is Outcome.NON_FINITE
+    assert found.loss == math.inf

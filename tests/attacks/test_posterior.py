@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from attacks import ATTACKS
+from attacks.likelihoods import L2, Cosine, DefenseDensity, KeptL2, Likelihood
+from attacks.posterior import Annealing, PosteriorSearch
+from attacks.priors import TotalVariation
+from attacks.problem import Problem
+from attacks.solvers import Adam
+from attacks.variables import Pixels
+from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
+from fl_sim.core.seeds import derive
+from fl_sim.core.types import Batch, Observation, Outcome, Protocol
+from tests.conftest import observe
+
+TV = TotalVariation(weight=0.1)
+
+
+def search(likelihood: Likelihood, **options: object) -> PosteriorSearch:
+    parts: dict[str, object] = {"variables": Pixels(), "solver": Adam(steps=40)}
+    return PosteriorSearch(likelihood=likelihood, **parts | options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("progress", "factor"), [(0, 0.01), (0.2, 0.1), (0.4, 1), (0.41, 1), (0.9, 1), (1, 1)])
+def test_annealing_grows_geometrically_to_one(progress: float, factor: float) -> None:
+    assert Annealing(first=0.01, until=0.4)(progress) == pytest.approx(factor)
+
+
+def test_without_annealing_the_factor_is_one() -> None:
+    assert [Annealing()(p) for p in (0, 0.3, 1)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("option", [{"first": 0.0}, {"first": 1.5}, {"until": 0.0}, {"until": 1.1}])
+def test_annealing_that_never_reaches_one_is_refused(option: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Annealing(**option)
+
+
+def test_only_what_is_descended_is_annealed(seen: Observation, model: nn.Module) -> None:
+    attack = search(L2(), priors=(TV, TV), annealing=Annealing(first=0.01, until=0.5))
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    point = attack.variables.start(problem, 2, derive(1))
+    guess = attack.variables.decode(point, problem)
+    likelihood = L2()(problem.gradients(*guess), problem)
+    prior = 2 * TV(guess.images, problem)
+    for progress, factor in ((0.0, 0.01), (0.25, 0.1), (0.5, 1.0), (1.0, 1.0)):
+        cost = attack.objective(problem)(point, progress)
+        assert torch.allclose(cost.score, likelihood + prior)
+        assert torch.allclose(cost.descended, factor * likelihood + prior)
+
+
+def test_the_loss_is_the_untempered_objective_of_the_answer(seen: Observation, model: nn.Module) -> None:
+    attack = search(L2(), priors=(TV,), annealing=Annealing(first=0.01))
+    found = attack(seen, model, derive(0))
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    images = found.images[None]
+    expected = L2()(problem.gradients(images, found.labels[None]), problem) + TV(images, problem)
+    assert found.loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", [L2(), KeptL2(), DefenseDensity()], ids=["l2", "kept", "density"])
+def test_without_the_protocol_a_weight_change_needs_a_cosine(
+    model: nn.Module, batch: Batch, likelihood: Likelihood
+) -> None:
+    seen = replace(observe(model, batch, Protocol(mode="fedavg")), protocol=None)
+    with pytest.raises(UnmetKnowledgeError, match=r"grant protocol in \[adversary\], or use a cosine attack"):
+        search(likelihood)(seen, model, derive(0))
+    found = search(Cosine())(seen, model, derive(0))
+    assert found.loss < 0.1
+    assert torch.equal(found.labels, batch.labels)
+
+
+def test_of_several_starts_the_best_is_kept(seen: Observation, model: nn.Module) -> None:
+    """The first of three starts is the single one, so more starts are never worse; here they are better."""
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    assert torch.equal(
+        Pixels().start(problem, 3, derive(0))["pixels"][:1], Pixels().start(problem, 1, derive(0))["pixels"]
+    )
+    one, three = (search(Cosine(), restarts=r)(seen, model, derive(0)) for r in (1, 3))
+    assert three.loss < one.loss
+
+
+@pytest.mark.parametrize("name", ["bayes", "dlg", "inverting_gradients"])
+def test_an_attack_out_of_time_still_answers(name: str, seen: Observation, model: nn.Module) -> None:
+    known = Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=())
+    found = ATTACKS[name](seconds=1e-9, restarts=2)(replace(seen, knowledge=known), model, derive(0))
+    assert found.outcome is Outcome.OUT_OF_TIME
+    assert found.budget.iterations <= 2
+    assert 0 < found.loss < torch.inf
+    assert found.labels.shape == (1,)
+
+
+def test_granted_labels_are_answered_even_by_a_search_for_labels(seen: Observation, model: nn.Module) -> None:
+    granted = replace(seen, knowledge=Knowledge(labels=torch.tensor([9])))
+    assert ATTACKS["dlg"](steps=5)(granted, model, derive(0)).labels.tolist() == [9]
