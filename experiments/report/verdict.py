@@ -14,12 +14,12 @@ RULE = (
     f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus "
     f"PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
     f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
-    f"images than chance explains (one-sided binomial test, {SURE:.0%}). It is called “protected” only if all of this holds: without a defense "
-    f"it leaks; every attack that beat its controls there was run here too; at least one attack run here knows the "
-    f"defense and uses it; every reconstruction was judged; and for every attack the upper end of the interval of its "
-    f"gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image gains {WORST:g} dB or more, "
-    f"and no more images are identified than chance explains (the same test, {DOUBT:.0%}). Everything else is "
-    f"“not shown”, which is neither safe nor unsafe."
+    f"images than chance explains (one-sided binomial test, {SURE:.0%}). It is called “protected” only if all of this "
+    f"holds: without a defense it leaks; every attack that beat its controls there was run here too; at least one "
+    f"attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the upper "
+    f"end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image "
+    f"gains {WORST:g} dB or more, and no more images are identified than chance explains (the same test, "
+    f"{DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor unsafe."
 )
 
 
