@@ -12,8 +12,8 @@ def bayes(
     *,
     steps: int = 600,
     step_size: float = 0.1,
-    tv: float = 1.0,
-    anneal_from: float = 0.01,
+    tv: float = 0.2,
+    anneal_from: float = 0.1,
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:

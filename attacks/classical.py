@@ -19,7 +19,7 @@ def dlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -
     return PosteriorSearch(
         likelihood=L2(),
         variables=Pixels(box=False, labels="joint"),
-        solver=LBFGS(steps=steps, seconds=seconds),
+        solver=LBFGS(steps=steps, tolerance=1e-6, seconds=seconds),
         restarts=restarts,
     )
 

@@ -19,7 +19,7 @@ from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
 from fl_sim.core.types import Tensors
 
-_TINY = 1e-12
+_TINY = 1e-30  # far below the squared gradient of an image that the model is sure of
 
 
 class Likelihood(ABC):
@@ -98,6 +98,8 @@ class DefenseDensity(Likelihood):
     Args:
         std: Where the defense has no density, its surrogate squared distance is read as Gaussian noise of this std, in
             the gradient's units.
+
+    Known to be undefended, or a stack of several (whose joint density is not at hand): the surrogate is L2.
     """
 
     needs_scale: ClassVar[bool] = True

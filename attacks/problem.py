@@ -1,5 +1,6 @@
 """What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -44,7 +45,7 @@ class Problem:
             buffers=here_of(seen.buffers),
             update=replace(seen.update, delta=here_of(seen.update.delta)),
         )
-        model = model.to(device)
+        model = deepcopy(model).to(device)  # its mode and device change; the caller's do not
         model.train(seen.protocol is not None and seen.protocol.batchnorm == "train")
         per_gradient = gradient_scale(here)
         target = scale(here.update.delta, 1 / (per_gradient or -1.0))

@@ -10,7 +10,7 @@ from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.part import part
-from fl_sim.core.trees import add_normal, flat, global_norm, size
+from fl_sim.core.trees import add_normal, flat, global_norm, size, subtract
 from fl_sim.core.types import Tensors, Update
 
 
@@ -40,6 +40,6 @@ class Gaussian(Defense):
         del knowledge
         if self.std == 0:
             raise NoDensityError("noise of std 0 has no density", surrogate="l2")
-        residual = flat(observed) - flat(clean)
+        residual = flat(subtract(observed, clean))
         constant = 0.5 * residual.numel() * math.log(2 * math.pi * self.std**2)
         return -residual.square().sum().double() / (2 * self.std**2) - constant

@@ -14,8 +14,9 @@ from fl_sim.core.contracts import Attack
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Reconstruction
 from fl_sim.federation.client import ClientJob
+from fl_sim.runtime.cells import CellStore, Key
 from fl_sim.runtime.pool import Failure, Pool
-from fl_sim.runtime.store import Key, RunStore
+from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
 
 
@@ -73,9 +74,8 @@ class AttackStage:
         """Every observation that earlier sessions left."""
         for cell in cells:
             place = self.store.cell(cell.folder)
-            for key in place.observation_keys():
-                if not all(place.attempted(part.key(), key) for part in cell.study.attacks):
-                    self.offer(cell, place.observation(key))
+            for key in unattacked(place, cell):
+                self.offer(cell, place.observation(key))
 
     def drain(self) -> None:
         if self._pool is not None:
@@ -99,6 +99,12 @@ class AttackStage:
         else:
             place.save_reconstruction(job.label, job.key, result)
             self.watch.attack(job.cell, job.label, result.outcome)
+
+
+def unattacked(place: CellStore, cell: Cell) -> list[Key]:
+    """Observations on which some attack has not ended."""
+    attacks = [part.key() for part in cell.study.attacks]
+    return [key for key in place.observation_keys() if not all(place.attempted(attack, key) for attack in attacks)]
 
 
 def counted(store: RunStore, cells: Sequence[Cell]) -> tuple[int, int]:

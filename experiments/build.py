@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -15,7 +16,7 @@ from defenses import DEFENSES
 from experiments.config import AttackPart, Part, Study, load_dict, replaced
 from fl_sim import models
 from fl_sim.core.contracts import AnyDefense, Attack
-from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
@@ -23,6 +24,8 @@ from fl_sim.federation.client import ClientJob
 from fl_sim.federation.server import build_strategy
 
 T = TypeVar("T")
+
+MOST_IMAGES = 256  # in one observation: more are out of every known attack's reach, and of memory
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,20 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         except ValidationError as error:
             yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
     yield from _contradictions(study)
+    with suppress(FlSimError, ValidationError):  # said already, where the data cannot be had
+        yield from _too_much(cell, cell.data(data_dir))
+
+
+def _too_much(cell: Cell, data: ClientData) -> Iterator[str]:
+    """Under FedAvg a client uses all it holds in each round, and an attack has to reconstruct all of that."""
+    federation, members = cell.study.federation, range(cell.study.federation.clients)
+    if federation.mode == "fedavg" and cell.study.attacks:
+        most = max(len(data.holdings(client)) for client in members)
+        if most > MOST_IMAGES:
+            yield (
+                f"data.per_client: expected at most {MOST_IMAGES} images a client where fedavg is attacked, got {most}:"
+                " an attack reconstructs them all at once; set data.per_client, or raise clients"
+            )
 
 
 def _contradictions(study: Study) -> Iterator[str]:

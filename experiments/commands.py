@@ -4,7 +4,6 @@ import inspect
 import json as json_
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,8 +44,9 @@ def run(
     study = config.load(path, overrides)
     check(study, _text(data_dir))
     place = folder or pipeline.default_folder(study)
-    _clear(place, fresh=fresh)
     with RunStore(place) as store, logging_to(place / "log.txt"):
+        if fresh:
+            store.clear()
         pipeline.create(store, study, config.question(path), _command(study_name, overrides, data_dir))
         opened = pipeline.opened(store, where, _text(data_dir))
         _stages(opened, ("simulate_and_attack", "evaluate"))
@@ -231,15 +231,6 @@ def _executor(name: str) -> Any:
 def _existing(folder: Path) -> None:
     if not (folder / "run.json").exists():
         raise ConfigError(f"expected a run folder with run.json, got {folder}: make one with `fl-sim run STUDY`")
-
-
-def _clear(place: Path, *, fresh: bool) -> None:
-    """Delete a run, but nothing that is not one."""
-    if not fresh or not place.exists():
-        return
-    if not (place / "run.json").exists() and any(place.iterdir()):
-        raise ConfigError(f"--fresh: expected a run folder, got {place}, which holds other things: delete it yourself")
-    shutil.rmtree(place)
 
 
 def _command(study: str, overrides: Sequence[str], data_dir: Path | None) -> str:

@@ -10,7 +10,8 @@ from experiments.build import Cell
 from experiments.judge import Judge, failed
 from experiments.watch import Watch
 from fl_sim.metrics.perceptual import Lpips, Unavailable
-from fl_sim.runtime.store import Key, RunStore
+from fl_sim.runtime.cells import Key
+from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
 
 JSON = dict[str, Any]

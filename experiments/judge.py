@@ -18,7 +18,7 @@ from fl_sim.metrics.image import mse, psnr, ssim
 from fl_sim.metrics.labels import label_accuracy
 from fl_sim.metrics.matching import match, squared_distances
 from fl_sim.metrics.perceptual import Lpips, Unavailable
-from fl_sim.runtime.store import CellStore, Key
+from fl_sim.runtime.cells import CellStore, Key
 
 JSON = dict[str, Any]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import config
-from experiments.attack import AttackJob, AttackStage, counted, expected_jobs
+from experiments.attack import AttackJob, AttackStage, counted, expected_jobs, unattacked
 from experiments.build import Cell, check
 from experiments.config import AttackPart, Study
 from experiments.evaluate import Evaluation
-from experiments.simulate import Simulation
+from experiments.simulate import Simulation, trained
 from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError
 from fl_sim.core.types import Observation, Reconstruction
@@ -60,8 +60,16 @@ class Run:
         checkpoints = (self.store.cell(cell.folder).checkpoint() for cell in self.cells)
         return sum(found[0] for found in checkpoints if found), ended, failed
 
+    def finished(self) -> bool:
+        """Whether every round is trained and every attack has ended; replies that were refused have no attack."""
+        if not all(trained(self.store.cell(cell.folder), cell) for cell in self.cells):
+            return False
+        return not any(unattacked(self.store.cell(cell.folder), cell) for cell in self.cells)
+
     def simulate_and_attack(self, watch: Watch) -> None:
         """Train what is not trained; attack each observation as it comes, and those of earlier sessions."""
+        if self.finished():
+            return
         with self._ray():
             self.simulate_on(self._engine(), watch)
 

@@ -13,7 +13,7 @@ from experiments.report import Picture, ReportInput, render, summarise
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
-from fl_sim.runtime.store import Key
+from fl_sim.runtime.cells import Key
 
 JSON = dict[str, Any]
 _SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what is pictured

@@ -27,7 +27,8 @@ from fl_sim.federation.server import (
     roll_call,
     train,
 )
-from fl_sim.runtime.store import CellStore, RunStore
+from fl_sim.runtime.cells import CellStore
+from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import State, evaluate, single_threaded, state_of
 
 

@@ -70,9 +70,9 @@ class Adam(Solver):
         return self.step_size * (0.1**passed if self.schedule == "steps" else 1.0)
 
     def _stop(self, best: Best, clock: Clock) -> Outcome | None:
-        if clock.over():
-            return Outcome.OUT_OF_TIME
-        return Outcome.CONVERGED if bool((best.score < self.tolerance).all()) else None
+        if bool((best.score < self.tolerance).all()):
+            return Outcome.CONVERGED
+        return Outcome.OUT_OF_TIME if clock.over() else None
 
     @staticmethod
     def _write(point: Point, projected: Point) -> None:

@@ -28,7 +28,7 @@ class LBFGS(Solver):
     steps: PositiveInt
     step_size: PositiveFloat = 1.0
     history: PositiveInt = 100
-    tolerance: float = 1e-6
+    tolerance: float = -torch.inf
     seconds: PositiveFloat | None = None
     retries: PositiveInt = 3
 

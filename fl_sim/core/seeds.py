@@ -1,13 +1,14 @@
 """One study seed; every other seed is a function of it and of where it is used."""
 
 import hashlib
+import json
 
 import torch
 
 
 def derive_int(seed: int, *scope: str | int) -> int:
     """A number in [0, 2^63) for ``scope``, the same on every machine and in any order of calls."""
-    text = "/".join(map(str, (seed, *scope)))
+    text = json.dumps((seed, *scope))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

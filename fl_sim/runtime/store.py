@@ -13,159 +13,17 @@ RUN/
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from fl_sim.core.errors import StoreError
-from fl_sim.core.types import (
-    Budget,
-    Observation,
-    Outcome,
-    Protocol,
-    Reconstruction,
-    Task,
-    Tensors,
-    Update,
-)
 from fl_sim.runtime import files
+from fl_sim.runtime.cells import CellStore
 from fl_sim.runtime.files import JSON
-from fl_sim.training.local import State
 
-
-class Key(NamedTuple):
-    """Which observation; attacks on it share the name."""
-
-    round: int
-    client: int
-
-    def __str__(self) -> str:
-        return f"r{self.round:04d}-c{self.client:04d}"
-
-
-@dataclass(frozen=True)
-class CellStore:
-    """The folder of one cell."""
-
-    path: Path
-
-    def observation_keys(self) -> list[Key]:
-        """Of whole observations, in order."""
-        found = (self.path / "observations").glob("r*-c*.safetensors")
-        return sorted(Key(int(p.stem[1:5]), int(p.stem.partition("-c")[2])) for p in found)
-
-    def save_observation(self, seen: Observation) -> None:
-        broadcast = self.path / "broadcast" / f"r{seen.round:04d}.safetensors"
-        if not broadcast.exists():
-            files.write_tensors(
-                broadcast, {**seen.broadcast, **_tagged("buffer", seen.buffers)}, _names(seen.broadcast)
-            )
-        about = {
-            "round": seen.round,
-            "client": seen.client,
-            "members": list(seen.members),
-            "num_examples": seen.update.num_examples,
-            "kind": seen.update.kind,
-            "task": asdict(seen.task),
-            "protocol": None if seen.protocol is None else asdict(seen.protocol),
-        }
-        tensors = {**_tagged("delta", seen.update.delta), **_tagged("buffer", seen.update.buffers)}
-        files.write_tensors(self._observation(Key(seen.round, seen.client)), tensors, about)
-
-    def observation(self, key: Key) -> Observation:
-        """As the server saw it; what the study grants beyond that is not in the file."""
-        weights, named = files.read_tensors(self.path / "broadcast" / f"r{key.round:04d}.safetensors")
-        tensors, about = files.read_tensors(self._observation(key))
-        names = named["weights"]
-        delta = _untagged("delta", tensors)
-        return Observation(
-            round=about["round"],
-            client=about["client"],
-            members=tuple(about["members"]),
-            task=_task(about["task"]),
-            broadcast={name: weights[name] for name in names},
-            buffers=_untagged("buffer", weights),
-            update=Update(
-                delta={name: delta[name] for name in names},
-                num_examples=about["num_examples"],
-                kind=about["kind"],
-                buffers=_untagged("buffer", tensors),
-            ),
-            protocol=None if about["protocol"] is None else Protocol(**about["protocol"]),
-        )
-
-    def members(self, key: Key) -> tuple[int, ...]:
-        """Whose data an observation is made of; reads the head of its file only."""
-        return tuple(files.read_about(self._observation(key))["members"])
-
-    def save_reconstruction(self, attack: str, key: Key, guess: Reconstruction) -> None:
-        about = {"outcome": guess.outcome, "loss": repr(guess.loss), "budget": asdict(guess.budget)}
-        tensors = {"images": guess.images, "labels": guess.labels}
-        files.write_tensors(self._attempt(attack, key, ".safetensors"), tensors, about)
-
-    def save_failure(self, attack: str, key: Key, reason: str) -> None:
-        files.write_json(self._attempt(attack, key, ".failed.json"), {"reason": reason})
-
-    def forget_failures(self) -> None:
-        """Let failed attacks be tried again."""
-        for path in (self.path / "reconstructions").glob("*/*.failed.json"):
-            path.unlink()
-
-    def attempted(self, attack: str, key: Key) -> bool:
-        return any(self._attempt(attack, key, end).exists() for end in (".safetensors", ".failed.json"))
-
-    def result(self, attack: str, key: Key) -> Reconstruction | str | None:
-        """A reconstruction, the reason of a failure, or ``None`` where the attack has not ended."""
-        if (path := self._attempt(attack, key, ".safetensors")).exists():
-            tensors, about = files.read_tensors(path)
-            return Reconstruction(
-                images=tensors["images"],
-                labels=tensors["labels"],
-                outcome=Outcome(about["outcome"]),
-                loss=float(about["loss"]),
-                budget=Budget(**about["budget"]),
-            )
-        if (path := self._attempt(attack, key, ".failed.json")).exists():
-            return str(files.read_json(path)["reason"])
-        return None
-
-    def save_checkpoint(self, number: int, state: State, memory: Tensors) -> None:
-        """After a round's line is in ``training.jsonl``: a round without its checkpoint is run again."""
-        tensors = {
-            **_tagged("weight", state.weights),
-            **_tagged("buffer", state.buffers),
-            **_tagged("memory", memory),
-        }
-        files.write_tensors(self.path / "checkpoint.safetensors", tensors, {"round": number, **_names(state.weights)})
-
-    def checkpoint(self) -> tuple[int, State, Tensors] | None:
-        path = self.path / "checkpoint.safetensors"
-        if not path.exists():
-            return None
-        tensors, about = files.read_tensors(path)
-        weights = _untagged("weight", tensors)
-        state = State({name: weights[name] for name in about["weights"]}, _untagged("buffer", tensors))
-        return about["round"], state, _untagged("memory", tensors)
-
-    def add_training(self, row: JSON) -> None:
-        files.append_line(self.path / "training.jsonl", row)
-
-    def training(self) -> list[JSON]:
-        """A row a round, in order; of a round that was run again, the last."""
-        rows = {row["round"]: row for row in files.read_lines(self.path / "training.jsonl")}
-        return [rows[number] for number in sorted(rows)]
-
-    def _observation(self, key: Key) -> Path:
-        return self.path / "observations" / f"{key}.safetensors"
-
-    def _attempt(self, attack: str, key: Key, end: str) -> Path:
-        return self.path / "reconstructions" / attack / f"{key}{end}"
-
-
-def record_to(folder: str | Path) -> Callable[[Observation], None]:
-    """A sink for ``Intercept``: keeps every observation in ``folder``, to be read by :class:`CellStore`."""
-    return CellStore(Path(folder)).save_observation
+_OWN = {".lock", "run.json", "cells", "records.jsonl", "report.html", "summary.json", "log.txt"}
 
 
 class RunStore:
@@ -194,6 +52,20 @@ class RunStore:
 
     def save_about(self, about: JSON) -> None:
         files.write_json(self.path / "run.json", about)
+
+    def clear(self) -> None:
+        """Delete the run, to start over.
+
+        Raises:
+            StoreError: The folder holds other things: nothing is deleted.
+        """
+        if foreign := sorted(p.name for p in self.path.iterdir() if p.name not in _OWN):
+            raise StoreError(f"expected nothing but a run in {self.path}, it also holds {foreign}: delete it yourself")
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in {".lock", "log.txt"}:
+                path.unlink()
 
     def add_record(self, record: JSON) -> None:
         files.append_line(self.path / "records.jsonl", record)
@@ -232,20 +104,3 @@ class RunStore:
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             self._lock.close()
-
-
-def _tagged(tag: str, tensors: Tensors) -> dict[str, Any]:
-    return {f"{tag}/{name}": t for name, t in tensors.items()}
-
-
-def _untagged(tag: str, tensors: Tensors) -> dict[str, Any]:
-    return {k.removeprefix(f"{tag}/"): t for k, t in tensors.items() if k.startswith(f"{tag}/")}
-
-
-def _names(weights: Tensors) -> JSON:
-    return {"weights": list(weights)}
-
-
-def _task(about: JSON) -> Task:
-    c, h, w = about["image_shape"]
-    return Task(image_shape=(c, h, w), classes=about["classes"], mean=tuple(about["mean"]), std=tuple(about["std"]))

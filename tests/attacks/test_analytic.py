@@ -61,9 +61,15 @@ def test_images_that_have_a_unit_of_their_own_are_all_found() -> None:
     assert psnr(found.images[match(found.images, batch.images)], batch.images).min().item() > 90
 
 
+def test_the_row_of_the_largest_height_comes_first() -> None:
+    """It is the one that noise changes least."""
+    rows, heights = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0.01, -10.0, 5.0])
+    assert distinct_rows(rows, heights, 1).tolist() == [[pytest.approx(-0.2)]]
+
+
 def test_fewer_rows_than_images_are_repeated_not_invented() -> None:
-    inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    found = distinct_rows(2 * inputs, torch.tensor([2.0, 2.0]), 4)
+    inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the last one of a dead unit
+    found = distinct_rows(2 * inputs, torch.tensor([2.0, 2.0, 0.0]), 4)
     assert sorted(map(tuple, found[:2].tolist())) == [(0, 1), (1, 0)]
     assert set(map(tuple, found.tolist())) == {(0, 1), (1, 0)}
 

@@ -25,4 +25,4 @@ def test_inverting_gradients_sees_through_five_local_steps(model: nn.Module, bat
     seen = observe(model, batch, protocol)
     found = ATTACKS["inverting_gradients"](steps=300, tv=1e-4)(seen, model, derive(0))
     assert torch.equal(found.labels, batch.labels)
-    assert psnr(found.images, batch.images).item() > 20
+    assert psnr(found.images, batch.images).item() > 15  # by the one-step approximation; uniform noise is at 8

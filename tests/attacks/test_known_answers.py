@@ -17,7 +17,7 @@ from tests.attacks import zero
 
 STD = 0.05
 QUASI_NEWTON = LBFGS(steps=100, tolerance=-float("inf"))  # a log-density has no natural zero to stop at
-SOLVERS = pytest.mark.parametrize("solver", [Adam(steps=400, schedule="steps"), QUASI_NEWTON], ids=["adam", "lbfgs"])
+SOLVERS = pytest.mark.parametrize("solver", [Adam(steps=1500, schedule="steps"), QUASI_NEWTON], ids=["adam", "lbfgs"])
 FREE, FROM_GREY = Pixels(box=False), Pixels(box=False, init="mean")
 
 

@@ -77,7 +77,7 @@ def test_every_likelihood_is_least_at_the_target(name: str, problem: Problem) ->
     assert bool((likelihood(guesses(), problem) > 0.1).all())
 
 
-@pytest.mark.parametrize("factor", [1e-3, 1e3])
+@pytest.mark.parametrize("factor", [1e-10, 1e3])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_those_that_need_a_scale_are_those_that_see_it(name: str, factor: float, problem: Problem) -> None:
     likelihood, _ = FORMULAS[name]

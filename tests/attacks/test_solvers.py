@@ -138,6 +138,31 @@ def test_below_the_tolerance_it_has_converged(make: Make) -> None:
     assert found.iterations < 60
 
 
+def test_adam_goes_on_until_every_trial_has_converged() -> None:
+    found = adam(tolerance=0.01, schedule="constant").solve(Recorded(bowl), start(1.0, 20.0), anywhere)
+    assert found.outcome is Outcome.CONVERGED
+    assert found.iterations > 20 / 0.3
+
+
+def test_adam_moves_on_where_one_gradient_is_undefined() -> None:
+    def dented(x: Tensor) -> Tensor:
+        return ((x - 1).square() + 0 * x.square().sqrt()).sum(1)  # 0 times infinity at 0
+
+    found = adam().solve(Recorded(dented), {"x": torch.tensor([[0.0, 0.5, 2.0]])}, anywhere)
+    assert found.point["x"][0].tolist() == pytest.approx([0, 1, 1], abs=1e-3)
+
+
+def test_lbfgs_that_ran_away_tries_again_with_smaller_steps() -> None:
+    def fenced(x: Tensor) -> Tensor:
+        return torch.where((x - 1).abs() < 50, (x - 1).square(), torch.nan).sum(1)
+
+    asked = Recorded(fenced)
+    found = lbfgs(step_size=5.0).solve(asked, start(0.5), anywhere)
+    assert bool(torch.tensor(asked.scores).isnan().any())  # it did run away
+    assert found.outcome is Outcome.OUT_OF_STEPS
+    assert found.score < 1e-3
+
+
 @both
 def test_only_allowed_points_are_tried(make: Make) -> None:
     asked = Recorded(bowl)

@@ -61,8 +61,9 @@ def test_same_seed_same_guess(attack: Attack, told: Observation, model: nn.Modul
 
 
 def test_leaves_what_it_was_given_alone(attack: Attack, told: Observation, model: nn.Module) -> None:
-    before = copy.deepcopy((told, model.state_dict()))
+    before, mode = copy.deepcopy((told, model.state_dict())), model.training
     attack(told, model, derive(0))
+    assert model.training is mode
     assert all(torch.equal(t, before[0].broadcast[k]) for k, t in told.broadcast.items())
     assert all(torch.equal(t, before[0].update.delta[k]) for k, t in told.update.delta.items())
     assert all(torch.equal(t, before[1][k]) for k, t in model.state_dict().items())

@@ -8,7 +8,7 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Tensors
 
 TREE: Tensors = {"w": torch.tensor([[1.0, -2.0], [2.0, 0.0]]), "b": torch.tensor([4.0])}
-OTHER: Tensors = {"b": torch.tensor([1.0]), "w": torch.ones(2, 2)}  # the same names in another order
+OTHER: Tensors = {"b": torch.tensor([2.0]), "w": torch.ones(2, 2)}  # the same names in another order
 
 
 def listed(tree: Tensors) -> dict[str, object]:
@@ -22,8 +22,8 @@ def test_norm_and_size_are_those_of_one_vector() -> None:
 
 
 def test_trees_meet_by_name_not_by_order() -> None:
-    assert listed(trees.add(TREE, OTHER, 0.5)) == {"w": [[1.5, -1.5], [2.5, 0.5]], "b": [4.5]}
-    assert listed(trees.subtract(TREE, OTHER)) == {"w": [[0, -3], [1, -1]], "b": [3]}
+    assert listed(trees.add(TREE, OTHER, 0.5)) == {"w": [[1.5, -1.5], [2.5, 0.5]], "b": [5]}
+    assert listed(trees.subtract(TREE, OTHER)) == {"w": [[0, -3], [1, -1]], "b": [2]}
 
 
 def test_adding_back_what_was_subtracted_changes_nothing() -> None:

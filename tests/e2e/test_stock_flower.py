@@ -11,7 +11,7 @@ from fl_sim import models
 from fl_sim.core.seeds import derive
 from fl_sim.federation.engine import InProcess
 from fl_sim.metrics.image import psnr
-from fl_sim.runtime.store import CellStore, Key
+from fl_sim.runtime.cells import CellStore, Key
 from tests.e2e.quickstart import client_app, server_app
 from tests.e2e.quickstart.task import load_data
 
@@ -19,7 +19,7 @@ from tests.e2e.quickstart.task import load_data
 def watched(folder: Path) -> Result:
     def wrap(strategy: Strategy) -> Strategy:
         from fl_sim.federation import Intercept, Task
-        from fl_sim.runtime.store import record_to
+        from fl_sim.runtime.cells import record_to
 
         task = Task(image_shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.5,) * 3)
         return Intercept(strategy, record_to(folder), task=task)

@@ -15,7 +15,8 @@ from experiments.present import present
 from experiments.watch import Silent
 from fl_sim.core.errors import ConfigError, StoreError
 from fl_sim.core.types import Reconstruction
-from fl_sim.runtime.store import Key, RunStore
+from fl_sim.runtime.cells import Key
+from fl_sim.runtime.store import RunStore
 from tests.experiments.studies import TINY
 
 Records = Mapping[tuple[str, str, int, int], dict[str, Any]]

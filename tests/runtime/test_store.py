@@ -6,7 +6,8 @@ import torch
 
 from fl_sim.core.errors import StoreError
 from fl_sim.core.types import Budget, Observation, Outcome, Reconstruction
-from fl_sim.runtime.store import CellStore, Key, RunStore
+from fl_sim.runtime.cells import CellStore, Key
+from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import State
 
 GUESS = Reconstruction(
