@@ -10,15 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fl_sim.core.errors import ConfigError
+from fl_sim.core.places import cache_dir
 
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
-
-
-def cache_dir() -> Path:
-    """``FL_SIM_CACHE``, else ``XDG_CACHE_HOME/fl-sim``, else ``~/.cache/fl-sim``; perhaps not there yet."""
-    if own := os.environ.get("FL_SIM_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-sim"
 
 
 def cache_path(place: str) -> Path:

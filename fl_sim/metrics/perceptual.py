@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_sim.core.errors import FlSimError, MissingDataError
+from fl_sim.core.places import cache_dir
 from fl_sim.metrics.image import check_pair
 
 _URL = "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"
@@ -105,17 +106,10 @@ def _find_weights(data_dir: Path | None) -> Path:
     given = Path(folder or ".") / "weights" / "squeezenet1_1_features.pth"
     if folder and given.is_file():
         return given
-    cached = _cache_dir() / _URL.rpartition("/")[2]
+    cached = cache_dir() / _URL.rpartition("/")[2]
     if not cached.is_file():
         _download(cached)
     return cached
-
-
-def _cache_dir() -> Path:
-    """``FL_SIM_CACHE``, else ``fl-sim`` in the user's cache folder."""
-    if own := os.environ.get("FL_SIM_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-sim"
 
 
 def _download(target: Path) -> None:

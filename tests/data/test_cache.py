@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fl_sim.core.errors import ConfigError
-from fl_sim.data.cache import Arrays, cache_dir, cache_path, stored
+from fl_sim.core.places import cache_dir
+from fl_sim.data.cache import Arrays, cache_path, stored
 
 
 def make() -> Arrays:
