@@ -1,11 +1,15 @@
 """The command line. Everything heavy is imported where it is used, so that --help answers at once."""
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import click
 import typer
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="fl-sim",
@@ -118,19 +122,39 @@ def selftest(json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point: wrong usage and our own errors become a message and an exit code, an interrupt 130."""
+    code = outcome()
+    if code == INTERRUPTED:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+    leave(code)
+
+
+def outcome() -> int:
+    """Run the command; its exit code."""
     try:
-        sys.exit(app(standalone_mode=False))
+        return int(app(standalone_mode=False) or 0)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        from experiments import commands
-
-        commands.interrupted()
+        return INTERRUPTED
     except Exception as error:
         from experiments import commands
 
-        sys.exit(commands.explain(error))
+        return commands.explain(error)
+
+
+def leave(code: int) -> None:
+    """End the process, also where Flower's server thread still waits for clients that are gone.
+
+    Nothing is lost by not waiting: whatever was finished is on the disk.
+    """
+    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

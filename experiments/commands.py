@@ -3,7 +3,6 @@
 import inspect
 import json as json_
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from experiments import config, terminal
 from experiments.config import AttackPart
 from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG = 0, 1, 2
 
 _LISTS = ("attacks", "defenses", "datasets", "models", "studies")
 
@@ -107,13 +106,6 @@ def selftest(*, json: bool) -> None:
     else:
         out.print(f"{sum(c.passed for c in found)} passed, {sum(not c.passed for c in found)} failed")
     sys.exit(OK if passed else FAILED)
-
-
-def interrupted() -> None:
-    """Ctrl-C: Flower's and the pool's threads would keep the process; all that was finished is on the disk."""
-    err.print("interrupted; the same command goes on from here")
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
 
 
 def explain(error: Exception) -> int:

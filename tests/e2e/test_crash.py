@@ -25,9 +25,9 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, executor: str = "inline") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "experiments.cli", "run", str(folder.parent / "tiny.toml")]
-    command += ["--out", str(folder), "--executor", "inline"]
+    command += ["--out", str(folder), "--executor", executor]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
 
 
@@ -55,10 +55,12 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path: Pat
     assert records(tmp_path / "killed") == records(tmp_path / "calm" / "run")
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(SLOWER)
-    process = start(tmp_path / "run")
-    while process.poll() is None and not MOMENTS["first checkpoint"](tmp_path / "run"):
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, executor: str) -> None:
+    """Also while Flower's server thread waits for clients."""
+    (tmp_path / "tiny.toml").write_text(SLOWER.replace("steps = 250", "steps = 20000"))
+    process = start(tmp_path / "run", executor)
+    while process.poll() is None and not MOMENTS["first observation"](tmp_path / "run"):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
