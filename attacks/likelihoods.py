@@ -19,6 +19,7 @@ from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
 from fl_sim.core.types import Tensors
 
+_FLOOR = 1e-3  # of 1 - cos^2: a finer match is not worth more, and float32 could not tell it
 _TINY = 1e-30  # far below the squared gradient of an image that the model is sure of
 
 
@@ -57,15 +58,16 @@ class Cosine(Likelihood):
     """One angle over all parameters, blind to scale; 0 when the gradients point the same way.
 
     Args:
-        form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``squared``: ``(1 - cos |cos|) / 2``,
-            the same to first order at a match; under noise of unknown level the log-likelihood of a direction goes
-            with ``cos^2``, so a prior keeps its place where little of the observed gradient is signal.
+        form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``profile``:
+            ``log(1 - cos |cos|) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level and a
+            gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its place
+            where little of the observed gradient is signal. Floored at ``log(_FLOOR) / 2``.
         over: All parameters, or those with an observed entry other than zero (``kept``).
     """
 
     needs_scale: ClassVar[bool] = False
 
-    form: Literal["plain", "squared"] = "plain"
+    form: Literal["plain", "profile"] = "plain"
     over: Literal["all", "kept"] = "all"
 
     def __call__(self, gradients: Tensors, problem: Problem) -> Tensor:
@@ -74,7 +76,7 @@ class Cosine(Likelihood):
         dot = _total([g * target[k] for k, g in seen.items()])
         norm = _total([g.square() for g in seen.values()]).clamp_min(_TINY).sqrt()
         cosine = dot / (norm * _norm(target)).clamp_min(_TINY)
-        return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs()) / 2
+        return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs() + _FLOOR).log() / 2
 
 
 @part

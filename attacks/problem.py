@@ -99,7 +99,8 @@ def gradient_scale(seen: Observation) -> float | None:
     if seen.protocol is None:
         return None
     moved, velocity = 0.0, 0.0
-    for _ in range(seen.protocol.steps(seen.update.num_examples)):
+    each = -(-seen.update.num_examples // len(seen.members))  # examples of a member; they are not told apart
+    for _ in range(seen.protocol.steps(each)):
         velocity = seen.protocol.momentum * velocity + 1
         moved += velocity
     return -seen.protocol.learning_rate * moved

@@ -26,7 +26,9 @@ class Sparse(Codec):
         return dict(entry for name, t in payload.items() for entry in self._encode(name, t))
 
     def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        return {name: payload[name] if name in payload else self._dense(payload, name, t) for name, t in like.items()}
+        dense = {name: t for name, t in payload.items() if not name.endswith((INDEX, VALUE))}
+        sparse = [name.removesuffix(INDEX) for name in payload if name.endswith(INDEX)]
+        return dense | {name: self._dense(payload, name, _origin(name, like)) for name in sparse}
 
     @staticmethod
     def _encode(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -45,6 +47,14 @@ class Sparse(Codec):
             .scatter(0, payload[name + INDEX].long(), value)
             .view(like.shape)
         )
+
+
+def _origin(name: str, like: Tensors) -> Tensor:
+    """The tensor that an encoded one stands for: codecs before this one add to its name and keep its shape."""
+    found = [t for original, t in like.items() if name == original or name.startswith(f"{original}:")]
+    if not found:
+        raise KeyError(f"{name} belongs to none of {sorted(like)}")
+    return found[0]
 
 
 @part

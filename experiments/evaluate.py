@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.build import Cell
 from experiments.judge import Judge, failed
+from experiments.simulate import trained
 from experiments.watch import Watch
 from fl_sim.metrics.perceptual import Lpips, Unavailable
 from fl_sim.runtime.cells import Key
@@ -28,18 +29,34 @@ class Evaluation:
     watch: Watch
 
     def __call__(self) -> None:
-        judged = {(r["cell"], r["attack"], r["round"], r["client"]) for r in self.store.records()}
         for cell in self.cells:
             judge = Judge(cell, cell.job(self.data_dir), cell.data(self.data_dir), self.store.cell(cell.folder))
             for part in cell.study.attacks:
-                for key in judge.place.observation_keys():
-                    if (cell.name, part.key(), *key) in judged:
-                        continue
+                for key in self._ready(judge, part.key()):
                     with single_threaded():
                         record = self._record(judge, part.key(), key)
                     if record is not None:
                         self.store.add_record(record)
                         self.watch.judged()
+
+    def _ready(self, judge: Judge, attack: str) -> list[Key]:
+        """What is to be judged: all or nothing of a cell's attack, because one reconstruction is another's control.
+
+        A failure that was judged and has since become a reconstruction is judged again; its last record counts.
+        """
+        if not trained(judge.place, judge.cell) or not all(judge.place.attempted(attack, key) for key in judge.keys):
+            return []
+        records = self._outcomes
+        return [
+            key
+            for key in judge.keys
+            if (found := records.get((judge.cell.name, attack, *key))) is None
+            or (found == "failed" and not isinstance(judge.place.result(attack, key), str))
+        ]
+
+    @cached_property
+    def _outcomes(self) -> dict[tuple[str, str, int, int], str]:
+        return {(r["cell"], r["attack"], r["round"], r["client"]): r["outcome"] for r in self.store.records()}
 
     def _record(self, judge: Judge, attack: str, key: Key) -> JSON | None:
         result = judge.place.result(attack, key)

@@ -49,7 +49,7 @@ class Judge:
     def judge(self, attack: str, key: Key, guess: Reconstruction, lpips: Lpips | Unavailable) -> JSON:
         real = self.truth(key)
         images = guess.images[match(guess.images, real.images)]
-        candidates = self.candidates(key, real)
+        candidates = self.candidates(key)
         seen = perceptual(lpips, images, real.images)
         return {
             "outcome": guess.outcome,
@@ -60,7 +60,7 @@ class Judge:
             "mse": mse(images, real.images).tolist(),
             "label_accuracy": label_accuracy(guess.labels, real.labels),
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
-            "candidates": len(candidates),
+            "candidates": len(candidates) - 1,  # others than the true image
             "controls": self.controls(attack, key, real),
             "loss": finite(guess.loss),
             "iterations": guess.budget.iterations,
@@ -69,36 +69,48 @@ class Judge:
             "notes": {} if isinstance(seen, Tensor) else {"lpips": seen.reason},
         }
 
-    def candidates(self, key: Key, real: Batch) -> Tensor:
-        """The line-up: all that the members hold but the truth itself, and the public images."""
+    def candidates(self, key: Key) -> Tensor:
+        """The line-up: all that the members hold, the truth among it, and the public images."""
         held = torch.cat([self.data.held(client).images for client in self.members(key)])
-        others = held[squared_distances(held, real.images).min(1).values > 0]
-        return torch.cat([others, self.public.images])
+        return torch.cat([held, self.public.images])
 
     def controls(self, attack: str, key: Key, real: Batch) -> JSON:
-        """What knows nothing of this observation, or nothing but the public: PSNR against the same truth."""
+        """What knows nothing of this observation, or nothing but the public, held against the same truth."""
         public = self.public.images
         mean = public.mean(0, keepdim=True).expand_as(real.images)
         nearest = public[squared_distances(real.images, public).argmin(1)]
-        unrelated = self.unrelated(attack, key, len(real.labels))
+        unrelated = self.unrelated(attack, key)
         return {
-            "unrelated_gradient": None if unrelated is None else _psnr(unrelated, real.images),
-            "mean_image": _psnr(mean, real.images),
-            "nearest_public": _psnr(nearest, real.images),
+            "unrelated_gradient": None if unrelated is None else self._unrelated(unrelated, key, real),
+            "mean_image": {"psnr": psnr(mean, real.images).tolist()},
+            "nearest_public": {"psnr": psnr(nearest, real.images).tolist()},
         }
 
-    def unrelated(self, attack: str, key: Key, count: int) -> Tensor | None:
-        """The same attack's reconstruction from another observation of the same cell: all that it could invent.
+    def unrelated(self, attack: str, key: Key) -> Tensor | None:
+        """The same attack's reconstruction from other data in the same cell: all that it could invent.
 
-        The next client's of the same round, else the next observation's; ``None`` where there is no other of its size.
+        The next client's of the same round, else the next observation's; its first images where it has more. ``None``
+        where no other observation has enough images and shares none with this one.
         """
-        place = self.keys.index(key)
+        mine, place = self.indices(key), self.keys.index(key)
         others = self.keys[place + 1 :] + self.keys[:place]
         for other in sorted(others, key=lambda k: k.round != key.round or k.client == key.client):
             result = self.place.result(attack, other)
-            if isinstance(result, Reconstruction) and len(result.images) == count:
-                return result.images
+            enough = isinstance(result, Reconstruction) and len(result.images) >= len(mine)
+            if isinstance(result, Reconstruction) and enough and not set(mine) & set(self.indices(other)):
+                return result.images[: len(mine)]
         return None
+
+    def indices(self, key: Key) -> list[int]:
+        """Which training images are behind an observation."""
+        protocol = self.job.protocol
+        size = protocol.batch_size if protocol.mode == "fedsgd" else None
+        return [int(i) for client in self.members(key) for i in self.data.used(client, key.round, size)]
+
+    def _unrelated(self, guess: Tensor, key: Key, real: Batch) -> JSON:
+        images = guess[match(guess, real.images)]
+        ranks = identification_rank(images, real.images, self.candidates(key))
+        return {"psnr": psnr(images, real.images).tolist(), "identification_rank": ranks.tolist()}
 
 
 def failed(reason: str) -> JSON:
@@ -114,7 +126,3 @@ def perceptual(lpips: Lpips | Unavailable, images: Tensor, real: Tensor) -> Tens
     if real.shape[1] not in (1, 3):
         return Unavailable(f"images have {real.shape[1]} channels, LPIPS needs 1 or 3")
     return lpips(images, real)
-
-
-def _psnr(images: Tensor, real: Tensor) -> JSON:
-    return {"psnr": psnr(images[match(images, real)], real).tolist()}

@@ -71,7 +71,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
     key = Key(round_, client)
     guess, real = judge.place.result(attack_name, key), judge.truth(key).images
     assert isinstance(guess, Reconstruction)  # it has a record with metrics
-    unrelated = judge.unrelated(attack_name, key, len(real))
+    unrelated = judge.unrelated(attack_name, key)
     return Picture(
         cell=judge.cell.name,
         attack=attack_name,

@@ -28,6 +28,10 @@ STRATEGIES = tuple(
 """Flower's own, by its names; the wrappers and the ones for trees are left out."""
 
 
+SERVER = -1
+"""In the place of a client's number: the server itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """What happened in one round."""
@@ -145,7 +149,7 @@ def train(
         messages = strategy.configure_train(number, wire.state_record(state), config, present)
         replies = grid.send_and_receive(messages, timeout=schedule.timeout)
         arrays, metrics = strategy.aggregate_train(number, replies)
-        state = state if arrays is None else _as_float32(arrays)
+        state = state if arrays is None else _usable(_as_float32(arrays), state, strategy)
         loss = None if metrics is None or wire.LOSS not in metrics else float(metrics[wire.LOSS])  # type: ignore[arg-type]
         on_round(_round(number, state, strategy, loss, time.monotonic() - began))
     return state
@@ -162,6 +166,14 @@ def _round(number: int, state: State, strategy: Intercept, loss: float | None, s
         bytes_down=strategy.bytes_down,
         seconds=seconds,
     )
+
+
+def _usable(after: State, before: State, strategy: Intercept) -> State:
+    """Diverged weights are not sent out again: the round is noted, and the weights stay as they were."""
+    if all(bool(t.isfinite().all()) for t in after.weights.values()):
+        return after
+    strategy.refused.append(Refusal(SERVER, "the aggregate has NaN or infinity: weights kept; lower the learning rate"))
+    return before
 
 
 def _as_float32(arrays: ArrayRecord) -> State:

@@ -1,7 +1,9 @@
 """Where jobs run. The only place that imports Ray."""
 
 import logging
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,10 +130,15 @@ class RayPool(Generic[J, R]):
         work = self._work
 
         class Worker:
+            def ready(self) -> bool:
+                return True
+
             def run(self, job: J) -> R:
                 return work(job)
 
-        return ray.remote(Worker).options(num_cpus=0, num_gpus=self._gpus).remote()
+        actor: Any = ray.remote(Worker).options(num_cpus=0, num_gpus=self._gpus).remote()
+        ray.get(actor.ready.remote())  # a job's time does not count its actor's start
+        return actor
 
     def _raise_broken(self) -> None:
         if self._broken:
@@ -153,7 +160,8 @@ class RaySession:
         self._own = not ray.is_initialized()
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._own and self._address is None:
-            ray.init(num_cpus=self._cpus, include_dashboard=False, **common)
+            paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # for one's own modules
+            ray.init(num_cpus=self._cpus, include_dashboard=False, runtime_env=paths, **common)
         elif self._own:
             ray.init(address=self._address, **common)
         return self
