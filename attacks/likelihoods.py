@@ -5,7 +5,7 @@ for it (arXiv 2111.04706, table 1).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from attacks.problem import Problem
 from fl_sim.core.contracts import Defense
 from fl_sim.core.errors import NoDensityError
+from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.part import part
 from fl_sim.core.types import Tensors
 
@@ -127,6 +128,18 @@ class DefenseDensity(Likelihood):
         return torch.stack(
             [defense.log_likelihood(observed, {k: c[i] for k, c in clean.items()}, known) for i in trials]
         )
+
+
+def tells(defenses: Sequence[Defense]) -> bool:
+    """Whether knowing these defenses gives :class:`DefenseDensity` more than plain squared differences."""
+    if len(defenses) != 1:
+        return False
+    probe = {"x": torch.zeros(2)}
+    try:
+        defenses[0].log_likelihood(probe, probe, Knowledge())
+    except NoDensityError as error:
+        return error.surrogate != "l2"
+    return True
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from attacks.likelihoods import tells
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
 from experiments.report import Picture, ReportInput, render, summarise
+from fl_sim.core.contracts import Defense
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
@@ -47,11 +49,15 @@ def report_input(run: Run) -> ReportInput:
     )
 
 
-def adaptive(run: Run) -> list[str]:
-    """Attacks that use the defense's parameters, where the study grants these."""
-    if run.study.adversary.defense not in {"parameters", "randomness"}:
-        return []
-    return [part.key() for part in run.study.attacks if "defense" in attack(part).needs]
+def adaptive(run: Run) -> list[tuple[str, str]]:
+    """Cell and attack, where the attack is granted the defense and makes use of it; undefended, there is none."""
+    return [
+        (cell.name, part.key())
+        for cell in run.cells
+        if cell.study.adversary.defense in {"parameters", "randomness"}
+        for part in cell.study.attacks
+        if "defense" in attack(part).needs and tells([d for d in cell.defenses() if isinstance(d, Defense)])
+    ]
 
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:

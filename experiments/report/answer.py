@@ -54,7 +54,7 @@ def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
     if seen:
         told.append(
             f"{seen['count']} of {units.things(seen['n'], 'image')} identified in a line-up with "
-            f"{units.between(seen['candidates'])} others; chance would identify {units.decimal(seen['by_chance'])}."
+            f"{units.between(seen['candidates'])} others{_blind(seen['control'])}."
         )
     return tuple(told)
 
@@ -80,3 +80,7 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     told = ", ".join(f"{count[word]} {words}" for word, words in verdicts.items() if count[word])  # type: ignore[index]
     failed = f"; {units.things(unjudged, 'reconstruction')} ended without an image" if unjudged else ""
     return f"Of {units.things(len(found), 'setting')}: {told}. {units.things(images, 'judged image')}{failed}."
+
+
+def _blind(control: Json | None) -> str:
+    return f"; from an unrelated gradient, {control['count']} of {control['n']}" if control else ""

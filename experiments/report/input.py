@@ -46,8 +46,8 @@ class ReportInput:
         records: One for each observation and attack; metrics are lists with one number per image, or ``None``.
         training: Cell name to its rounds, from round 0 (before training).
         pictures: Shown in the order given.
-        adaptive: Names of the attacks that were granted the defense's parameters and use them. Without one of them
-            nothing is called protected.
+        adaptive: Cell and attack, where the attack was granted the defense's parameters and uses them. A setting
+            without one is never called protected.
     """
 
     study: Json
@@ -60,7 +60,7 @@ class ReportInput:
     records: list[Json]
     training: dict[str, list[Json]]
     pictures: list[Picture]
-    adaptive: frozenset[str] = frozenset()
+    adaptive: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

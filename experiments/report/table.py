@@ -23,9 +23,9 @@ def summarise(report: ReportInput) -> list[Json]:
     """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
-    the mean's 95 % interval. ``identified``: images ranked first, of how many, among how many others, and how many
-    chance would rank first. ``controls``: by name, the same with ``gain``: the attack minus the control, image by
-    image, in dB. ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
+    the mean's 95 % interval. ``identified``: images ranked first, of how many, among how many others, and those
+    of the unrelated-gradient control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control,
+    image by image, in dB. ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
     """
     return [
         _row(report, setting, attack, records)
@@ -41,7 +41,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "defense": setting.defense,
         "axes": dict(setting.others),
         "attack": attack,
-        "adaptive": attack in report.adaptive,
+        "adaptive": all((cell, attack) in report.adaptive for cell in setting.cells),
         "seeds": sorted({record["seed"] for record in records}),
         "observations": len(records),
         "judged": len(done),
@@ -74,16 +74,23 @@ def _control(pairs: list[tuple[float, float]]) -> Json | None:
 
 
 def _identified(done: list[Json]) -> Json | None:
+    """How many true images came first in their line-up, and how many did for the control: by chance and matching."""
     ranked = [(rank, record["candidates"]) for record in done for rank in record["identification_rank"] or ()]
     if not ranked:
         return None
     sizes = [candidates for _, candidates in ranked]
+    blind = [rank for record in done for rank in _control_ranks(record)]
     return {
         "count": sum(rank == 1 for rank, _ in ranked),
         "n": len(ranked),
         "candidates": [min(sizes), max(sizes)],
-        "by_chance": sum(1 / (1 + size) for size in sizes),
+        "control": {"count": sum(rank == 1 for rank in blind), "n": len(blind)} if blind else None,
     }
+
+
+def _control_ranks(record: Json) -> list[int]:
+    control = (record["controls"] or {}).get("unrelated_gradient") or {}
+    return control.get("identification_rank") or []
 
 
 def final_accuracy(report: ReportInput, setting: Setting) -> float | None:

@@ -14,11 +14,11 @@ RULE = (
     f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus "
     f"PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
     f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
-    f"images than chance explains (one-sided binomial test, {SURE:.0%}). It is called “protected” only if all of this "
-    f"holds: without a defense it leaks; every attack that beat its controls there was run here too; at least one "
-    f"attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the upper "
-    f"end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image "
-    f"gains {WORST:g} dB or more, and no more images are identified than chance explains (the same test, "
+    f"images than that control does (Fisher's exact test, one-sided, {SURE:.0%}). It is called “protected” only if all "
+    f"of this holds: without a defense it leaks; every attack that beat its controls there was run here too; at least "
+    f"one attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the "
+    f"upper end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single "
+    f"image gains {WORST:g} dB or more, and no more images are identified than by that control (the same test, "
     f"{DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor unsafe."
 )
 
@@ -40,7 +40,7 @@ def beats_controls(row: Json) -> bool:
 def identifies(row: Json) -> bool:
     """Whether a row's images are found in the line-up, and not by what the attack knew beforehand."""
     control, seen = row["controls"]["unrelated_gradient"], row["identified"]
-    return bool(control and seen and _beaten(control) and _above_chance(seen, SURE))
+    return bool(control and seen and _beaten(control) and _above_control(seen, SURE))
 
 
 def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
@@ -55,7 +55,7 @@ def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
     if winners := [row["attack"] for row in rows if beats_controls(row)]:
         return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}")
     if found := [row["attack"] for row in rows if identifies(row)]:
-        return Verdict("leaks", f"Images are identified far above chance by {_names(found)}")
+        return Verdict("leaks", f"Images are identified far above the control by {_names(found)}")
     if rows[0]["defense"] == UNDEFENDED:
         return Verdict("not shown", "Even without a defense no attack clearly beats its controls")
     if doubt := next(_doubts(rows, undefended), None):
@@ -100,19 +100,24 @@ def _doubts_about(row: Json) -> Iterator[str]:
         )
     if control["largest_gain"] >= WORST:
         yield f"{name} comes {control['largest_gain']:.1f} dB closer than its control on one image"
-    if seen and _above_chance(seen, DOUBT):
-        yield f"{name} identifies {seen['count']} of {seen['n']} images, chance {seen['by_chance']:.1f}"
+    if seen and _above_control(seen, DOUBT):
+        blind = seen["control"]
+        yield f"{name} identifies {seen['count']} of {seen['n']} images, its control {blind['count']} of {blind['n']}"
 
 
 def _beaten(control: Json) -> bool:
     return control["gain"]["low"] is not None and bool(control["gain"]["low"] > MARGIN)
 
 
-def _above_chance(seen: Json, level: float) -> bool:
-    from scipy.stats import binomtest
+def _above_control(seen: Json, level: float) -> bool:
+    """Fisher's exact test, one-sided: more images found than the same attack finds from an unrelated gradient."""
+    from scipy.stats import fisher_exact
 
-    chance = seen["by_chance"] / seen["n"]
-    return bool(binomtest(seen["count"], seen["n"], chance, alternative="greater").pvalue < level)
+    blind = seen["control"]
+    if not blind:
+        return False
+    table = [[seen["count"], seen["n"] - seen["count"]], [blind["count"], blind["n"] - blind["count"]]]
+    return bool(fisher_exact(table, alternative="greater").pvalue < level)
 
 
 def _names(names: list[str]) -> str:

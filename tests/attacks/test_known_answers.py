@@ -52,8 +52,8 @@ def test_with_squared_total_variation_the_answer_is_a_filter(weight: float, solv
     assert (expected - zero.pixels(zero.least_squares(seen))).abs().max() > 1e-3  # the prior does something
 
 
-@pytest.mark.parametrize("form", ["plain", "squared"])
-def test_the_best_cosine_has_the_scale_that_the_bias_gives_it(form: Literal["plain", "squared"]) -> None:
+@pytest.mark.parametrize("form", ["plain", "profile"])
+def test_the_best_cosine_has_the_scale_that_the_bias_gives_it(form: Literal["plain", "profile"]) -> None:
     """K6: v = [g_W|g_b]^T r, the answer is v's image part over its bias part."""
     seen = zero.noisy(STD)
     r = zero.residual()

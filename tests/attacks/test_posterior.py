@@ -91,7 +91,7 @@ def test_an_attack_out_of_time_still_answers(name: str, seen: Observation, model
     found = ATTACKS[name](seconds=1e-9, restarts=2)(replace(seen, knowledge=known), model, derive(0))
     assert found.outcome is Outcome.OUT_OF_TIME
     assert found.budget.iterations <= 2
-    assert 0 < found.loss < torch.inf
+    assert -4 < found.loss < torch.inf
     assert found.labels.shape == (1,)
 
 

@@ -56,7 +56,7 @@ def report(
         records=records,
         training={cell["name"]: training(rng, cell["defense"], max(rounds)) for cell in cells},
         pictures=[picture(rng, cells[0]["name"], attack, r) for attack in attacks for r in rounds[:3]],
-        adaptive=frozenset({"adaptive"}),
+        adaptive=frozenset((cell["name"], "adaptive") for cell in cells),
     )
 
 
@@ -72,7 +72,7 @@ def record(rng: np.random.Generator, cell: dict[str, Any], attack: str, round_: 
         "lpips": (0.8 - psnr / 50).tolist(), "mse": (10 ** (-psnr / 10)).tolist(), "label_accuracy": 1.0,
         "identification_rank": [1 if level > 6 else int(rng.integers(2, 100)) for _ in range(batch)], "candidates": 103,
         "controls": {
-            "unrelated_gradient": {"psnr": control.tolist()},
+            "unrelated_gradient": {"psnr": control.tolist(), "identification_rank": [7] * batch},
             "mean_image": {"psnr": (11.5 + rng.normal(0, 0.5, batch)).tolist()},
             "nearest_public": {"psnr": (13.0 + rng.normal(0, 0.5, batch)).tolist()},
         },
