@@ -12,7 +12,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from experiments import config, pipeline
-from experiments.build import check
+from experiments.check import check
 from experiments.config import Study
 from experiments.simulate import CellJobs
 from experiments.watch import Silent

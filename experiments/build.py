@@ -1,8 +1,7 @@
 """From names to objects: the only place that looks in the registries."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -16,16 +15,13 @@ from defenses import DEFENSES
 from experiments.config import AttackPart, Part, Study, load_dict, replaced
 from fl_sim import models
 from fl_sim.core.contracts import AnyDefense, Attack
-from fl_sim.core.errors import ConfigError, FlSimError, suggestion
+from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
 from fl_sim.federation.client import ClientJob
-from fl_sim.federation.server import build_strategy
 
 T = TypeVar("T")
-
-MOST_IMAGES = 256  # in one observation: more are out of every known attack's reach, and of memory
 
 
 @dataclass(frozen=True)
@@ -146,67 +142,6 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
         raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems]) from error
-
-
-def check(study: Study, data_dir: str | None = None) -> list[Cell]:
-    """The study's cells, once everything in them could be built.
-
-    Raises:
-        ConfigError: With every problem of every cell.
-    """
-    grid = cells(study)
-    problems = dict.fromkeys(problem for cell in grid for problem in _problems(cell, data_dir))
-    if problems:
-        raise ConfigError(list(problems))
-    return grid
-
-
-def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
-    study, federation = cell.study, cell.study.federation
-    cohort = federation.cohort or federation.clients
-    checks: list[Callable[[], object]] = [
-        lambda: _built(cell.model(cell.data(data_dir).task())),
-        lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
-        *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
-        *(lambda part=part: attack(part) for part in study.attacks),
-    ]
-    for tried in checks:
-        try:
-            tried()
-        except ConfigError as error:
-            yield from error.problems
-        except ValidationError as error:
-            yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-    yield from _contradictions(study)
-    with suppress(FlSimError, ValidationError):  # said already, where the data cannot be had
-        yield from _too_much(cell, cell.data(data_dir))
-
-
-def _too_much(cell: Cell, data: ClientData) -> Iterator[str]:
-    """Under FedAvg a client uses all it holds in each round, and an attack has to reconstruct all of that."""
-    federation, members = cell.study.federation, range(cell.study.federation.clients)
-    if federation.mode == "fedavg" and cell.study.attacks:
-        most = max(len(data.holdings(client)) for client in members)
-        if most > MOST_IMAGES:
-            yield (
-                f"data.per_client: expected at most {MOST_IMAGES} images a client where fedavg is attacked, got {most}:"
-                " an attack reconstructs them all at once; set data.per_client, or raise clients"
-            )
-
-
-def _contradictions(study: Study) -> Iterator[str]:
-    federation, adversary = study.federation, study.adversary
-    if (federation.cohort or 0) > federation.clients:
-        yield f"federation.cohort: expected at most clients = {federation.clients}, got {federation.cohort}"
-    for client in adversary.clients or []:
-        if client >= federation.clients:
-            yield f"adversary.clients: expected numbers below clients = {federation.clients}, got {client}"
-    for number in adversary.rounds or []:
-        if number > federation.rounds:
-            yield f"adversary.rounds: expected numbers up to rounds = {federation.rounds}, got {number}"
-    keys = [part.key() for part in study.attacks]
-    for key in sorted({k for k in keys if keys.count(k) > 1}):
-        yield f"attacks: expected different labels, got {key!r} twice: give each a label"
 
 
 def _text(axis: str, value: object, cell: Study) -> Any:

@@ -122,6 +122,7 @@ def selftest(json: AsJson = False) -> None:
 
 def main() -> None:
     """Entry point: wrong usage and our own errors become a message and an exit code, an interrupt 130."""
+    sys.path.insert(0, str(Path.cwd()))  # for a model of one's own, by its dotted path
     code = outcome()
     if code == INTERRUPTED:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -36,11 +36,11 @@ def run(
 ) -> None:
     """From study to report, in a new or an existing run folder."""
     from experiments import pipeline
-    from experiments.build import check
+    from experiments.check import check, load
     from fl_sim.runtime.store import RunStore
 
     where, path = _executor(executor), config.find(study_name)
-    study = config.load(path, overrides)
+    study = load(path, overrides)
     check(study, _text(data_dir))
     place = folder or pipeline.default_folder(study)
     with RunStore(place) as store, logging_to(place / "log.txt"):
@@ -109,7 +109,10 @@ def selftest(*, json: bool) -> None:
 
 
 def explain(error: Exception) -> int:
-    """Our own errors in words; anything else is a bug and shows where."""
+    """Our own errors and the file system's in words; anything else is a bug and shows where."""
+    if isinstance(error, OSError) and error.filename is not None:
+        err.print(f"[red]error:[/] {escape(str(error))}: free or choose another place", soft_wrap=True)
+        return WRONG
     if not isinstance(error, FlSimError):
         err.print_exception()
         return FAILED
@@ -166,8 +169,12 @@ def _finish(opened: Any, *, json: bool) -> None:
 
 
 def _exit_if_failed(opened: Any) -> None:
-    if failed := opened.done()[2]:
+    ended, failed = opened.done()[1:]
+    if failed:
         err.print(f"{failed} attack jobs failed; the report names the reasons")
+    if opened.study.attacks and not ended:
+        err.print("no update could be used; each round's training.jsonl names the reasons")
+    if failed or (opened.study.attacks and not ended):
         sys.exit(FAILED)
 
 

@@ -22,7 +22,7 @@ def _part(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _parts(value: object) -> object:
+def parts(value: object) -> list[object]:
     """One part or several; ``none`` is no part at all."""
     items = value if isinstance(value, list) else [value]
     return [part for part in map(_part, items) if part != {"name": "none"}]
@@ -123,9 +123,9 @@ class Study(Section):
     data: Data = Data()
     model: Annotated[Part, BeforeValidator(_part)] = Part(name="cnn")
     federation: Federation = Federation()
-    defenses: Annotated[list[Part], BeforeValidator(_parts)] = []
+    defenses: Annotated[list[Part], BeforeValidator(parts)] = []
     adversary: Adversary = Adversary()
-    attacks: Annotated[list[AttackPart], BeforeValidator(_parts)] = Field(alias="attack", default=[])
+    attacks: Annotated[list[AttackPart], BeforeValidator(parts)] = Field(alias="attack", default=[])
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
     grid: dict[str, list[Any]] = {}
@@ -175,6 +175,11 @@ def question(path: Path) -> str:
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study and change it by ``key=value`` overrides, such as ``federation.rounds=1``."""
+    return load_dict(read(path, overrides), str(path))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A study's tree, with overrides, not yet validated."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -184,7 +189,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         if not equals or not key:
             raise ConfigError(f"expected key=value, such as federation.rounds=1, got {override!r}")
         tree = replaced(tree, key.strip(), toml_value(value.strip()))
-    return load_dict(tree, str(path))
+    return tree
 
 
 def load_dict(tree: Mapping[str, Any], source: str) -> Study:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from experiments import config
 from experiments.attack import AttackJob, AttackStage, counted, expected_jobs, unattacked
-from experiments.build import Cell, check
+from experiments.build import Cell
+from experiments.check import check
 from experiments.config import AttackPart, Study
 from experiments.evaluate import Evaluation
 from experiments.simulate import Simulation, trained

@@ -48,6 +48,8 @@ class RunStore:
         if not self.exists():
             raise StoreError(f"expected a run folder with run.json, got {self.path}: make one with `fl-sim run STUDY`")
         about: JSON = files.read_json(self.path / "run.json")
+        if missing := {"study", "hash", "question", "command", "created", "versions"} - set(about):
+            raise StoreError(f"expected {sorted(missing)} in {self.path / 'run.json'} too: start over with --fresh")
         return about
 
     def save_about(self, about: JSON) -> None:

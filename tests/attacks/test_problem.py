@@ -38,6 +38,13 @@ def test_a_weight_change_is_scaled_as_far_as_sgd_would_go(
     assert gradient_scale(change) == pytest.approx(constant_descent(protocol, steps))
 
 
+def test_an_aggregate_went_as_far_as_each_of_its_members(seen: Observation) -> None:
+    protocol = Protocol(mode="fedavg", local_epochs=2, batch_size=4)
+    one = replace(seen, update=replace(seen.update, kind="delta", num_examples=8), protocol=protocol)
+    four = replace(one, update=replace(one.update, num_examples=32), members=(0, 1, 2, 3))
+    assert gradient_scale(four) == gradient_scale(one)
+
+
 def test_a_gradient_is_not_scaled_even_when_the_protocol_is_unknown(seen: Observation) -> None:
     assert gradient_scale(seen) == gradient_scale(replace(seen, protocol=None)) == 1
 

@@ -3,6 +3,7 @@ import torch
 
 from defenses.quantization import Quantize
 from defenses.sparsification import TopK
+from fl_sim.core.contracts import Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Update
 
@@ -75,3 +76,18 @@ def test_topk_then_bytes_stack() -> None:
     assert sorted(sent) == ["t0:index", "t0:value:code", "t0:value:scale"]
     back = TopK.codec.decode(Quantize.codec.decode(sent, out.delta), out.delta)
     assert torch.allclose(back["t0"], out.delta["t0"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "stack", [[TopK(keep=0.1), Quantize()], [Quantize(), TopK(keep=0.1)]], ids=["topk", "quantize"]
+)
+def test_codecs_decode_in_any_order(stack: list[Defense]) -> None:
+    out = update((100, 10), (3, 3))
+    for defense in stack:
+        out = defense.protect(out, derive(0)).update
+    sent = out.delta
+    for defense in stack:
+        sent = defense.codec.encode(sent)
+    for defense in reversed(stack):
+        sent = defense.codec.decode(sent, out.delta)
+    assert all(torch.allclose(sent[k], t, rtol=1e-6) for k, t in out.delta.items())

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from experiments import config
-from experiments.build import cells, check
+from experiments.build import cells
+from experiments.check import check, load
 from fl_sim.core.errors import ConfigError
 
 Write = Callable[[str], Path]
@@ -13,7 +14,7 @@ SMALL = 'name = "t"\nmodel = "softmax"\nattack = "ratio"\n'
 
 def problems(path: Path, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(config.load(path, overrides))
+        check(load(path, overrides))
     return "\n".join(caught.value.problems)
 
 
@@ -73,6 +74,15 @@ def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
         (SMALL, ["grid.'federation.speed'=[1]"], "speed"),
         (SMALL, ["attacks=['ratio', 'ratio']", "attack=[]"], "got both"),
         (SMALL, ["rounds"], "expected key=value"),
+        (SMALL, ["federation.batch_size=100000"], "batch_size must be in 1..360"),
+        (SMALL, ["federation.batch_size=300"], "at most 256 images in an update that is attacked, got 300"),
+        (SMALL, ["federation.mode=fedavg"], "at most 256 images .* set data.per_client"),
+        (SMALL, ["federation.clients=3000"], "3000 clients cannot share 1437 images"),
+        (SMALL, ["attack=bayes"], "bayes needs the defense's parameters.*adversary.defense"),
+        (SMALL, ["data.image_size=4"], "images of 7x7 pixels or more"),
+        (SMALL, ["data.path=/x"], "expected only with npz or folder, got it with 'digits'"),
+        (SMALL, ["model=torch.nn:Flatten"], "should give 10 logits an image, got .64"),
+        (SMALL, ["model={name='torch.nn:Linear', in_features=3, out_features=10}"], "it raised RuntimeError"),
         (SMALL, ["name=../../etc"], "name"),
     ],
 )
@@ -87,6 +97,12 @@ def test_all_problems_are_said_at_once(study_file: Write) -> None:
         study_file(SMALL + '[[defenses]]\nname = "topk"\nkeep = 2\n[[defenses]]\nname = "gausian"'), "model=x"
     )
     assert all(word in found for word in ("keep", "gausian", "'x'"))
+
+
+def test_parts_are_tried_also_where_keys_are_wrong(study_file: Write) -> None:
+    text = SMALL + '[grid]\ndefense = ["none", {name = "topk", keep = 2}]\n[data]\nnme = "x"'
+    found = problems(study_file(text.replace("ratio", "ratoi")), "federation.clients=0")
+    assert all(word in found for word in ("keep", "ratoi", "nme", "federation.clients"))
 
 
 def test_a_grid_makes_cells_in_order(study_file: Write) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments import config, pipeline
+from experiments.attack import AttackJob
 from experiments.config import AttackPart
 from experiments.pipeline import Run
 from experiments.present import present
@@ -170,6 +171,43 @@ def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(tmp_path: Path)
     assert len(failed) == 8
     assert all("use the model softmax or mlp" in r["reason"] and r["psnr"] is None for r in failed)
     assert run.done()[2] == 8
+
+
+def test_failures_that_are_tried_again_replace_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+
+    def broken(job: AttackJob) -> Reconstruction:
+        raise MemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.attack.run_job", broken)
+        assert run_tiny(folder).done()[2] == 16
+    for cell in (folder / "cells").iterdir():
+        RunStore(folder).cell(cell.name).forget_failures()
+    assert run_tiny(folder).done()[1:] == (16, 0)
+    records_now = list(RunStore(folder).records())
+    assert len(records_now) == 16
+    assert all(record["outcome"] != "failed" for record in records_now)
+
+
+def test_nothing_is_judged_before_its_controls_are_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = run_tiny(folder)
+    (folder / "records.jsonl").unlink()
+    missing = folder / "cells" / "defense=none" / "reconstructions" / "ratio" / "r0001-c0001.safetensors"
+    missing.unlink()
+    run.evaluate(Silent())
+    assert not [r for r in run.store.records() if (r["cell"], r["attack"]) == ("defense=none", "ratio")]
+    assert len(list(run.store.records())) == 12
+
+
+def test_a_control_shares_no_image_with_what_it_is_held_against(tmp_path: Path) -> None:
+    """Under FedAvg a client uses the same images in each round: another round of it is no control."""
+    text = TINY.replace("clients = 2", 'clients = 1\nmode = "fedavg"').replace(
+        "[evaluation]", "[data]\nper_client = 1\n[evaluation]"
+    )
+    run_tiny(tmp_path / "run", text)
+    assert all(r["controls"]["unrelated_gradient"] is None for r in records(tmp_path / "run").values())
 
 
 def test_granted_labels_and_an_aggregate_view(tmp_path: Path) -> None:

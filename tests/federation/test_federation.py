@@ -14,7 +14,7 @@ from fl_sim.core.part import part
 from fl_sim.core.types import Batch, Protocol, Tensors
 from fl_sim.federation import wire
 from fl_sim.federation.client import train_once
-from fl_sim.federation.server import STRATEGIES
+from fl_sim.federation.server import SERVER, STRATEGIES
 from fl_sim.training.local import State, gradient, state_of
 from tests.federation.world import CLIENTS, Trained, federate, job, small_model
 
@@ -140,6 +140,14 @@ def test_a_round_of_bad_replies_keeps_the_weights() -> None:
     out: Trained = federate(job(), rounds=1, bad=dict.fromkeys(range(CLIENTS), crash))
     assert same(out.state.weights, state_of(small_model()).weights)
     assert len(out.rounds[0].refused) == CLIENTS
+
+
+def test_a_diverged_aggregate_is_noted_and_not_sent_out() -> None:
+    huge = poison(lambda d: {k: torch.full_like(t, 3e38) for k, t in d.items()})
+    out = federate(job(Protocol(learning_rate=1e3)), rounds=2, bad={1: huge})
+    assert [(r.client, "lower the learning rate" in r.reason) for r in out.rounds[0].refused] == [(SERVER, True)]
+    assert same(out.state.weights, state_of(small_model()).weights)
+    assert out.rounds[1].clients == tuple(range(CLIENTS))  # who were sent weights they can use
 
 
 @part

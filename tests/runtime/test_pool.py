@@ -78,14 +78,14 @@ class TestRay:
 
     def test_death_is_survived_once_and_time_runs_out(self, ray: None, tmp_path: Path) -> None:
         found: dict[tuple[str, str], str | Failure] = {}
-        pool = RayPool(scripted, found.__setitem__, actors=1, timeout=15)
+        pool = RayPool(scripted, found.__setitem__, actors=1, timeout=4)
         jobs = [("die once", str(tmp_path / "mark")), ("die", str(tmp_path / "x")), ("sleep", ""), ("rest", "")]
         for job in jobs:
             pool.submit(job)
         pool.drain()
         assert found[jobs[0]] == "die once"
         assert "died 2 times" in str(found[jobs[1]])
-        assert found[jobs[2]] == Failure("timeout: took more than 15 s")
+        assert found[jobs[2]] == Failure("timeout: took more than 4 s")
         assert found[jobs[3]] == "rest"
 
     def test_a_broken_consumer_is_not_silent(self, ray: None) -> None:

@@ -1,0 +1,144 @@
+"""Is a study possible? Everything in it is built once before anything is run; every problem is said at once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from defenses import DEFENSES
+from experiments import config
+from experiments.build import Cell, ModelSpec, attack, build, cells
+from experiments.config import AttackPart, Part, Study
+from fl_sim.core.errors import ConfigError, FlSimError
+from fl_sim.core.types import Task
+from fl_sim.data.clients import ClientData
+from fl_sim.federation.server import build_strategy
+
+MOST_IMAGES = 256  # in one observation: more are out of every known attack's reach, and of memory
+SMALLEST = 7  # pixels a side, for SSIM's window
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """As :func:`config.load`; where keys or values are wrong, its defenses and attacks are tried all the same.
+
+    Raises:
+        ConfigError: With every problem that was found.
+    """
+    tree = config.read(path, overrides)
+    try:
+        return config.load_dict(tree, str(path))
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *_part_problems(tree)]) from error
+
+
+def _part_problems(tree: Mapping[str, Any]) -> Iterator[str]:
+    grid = tree.get("grid", {})
+    stacks = [tree.get("defenses", []), *(grid.get("defense", []) if isinstance(grid, Mapping) else [])]
+    makers: list[tuple[object, Callable[[dict[str, Any]], object]]] = [
+        *((stack, lambda part: build("defense", DEFENSES, Part(**part))) for stack in stacks),
+        (tree.get("attacks", tree.get("attack", [])), lambda part: attack(AttackPart(**part))),
+    ]
+    for parts, make in makers:
+        try:
+            named = [part for part in config.parts(parts) if isinstance(part, dict) and "name" in part]
+            for part in named:
+                make(part)
+        except ConfigError as error:
+            yield from error.problems
+        except ValidationError:
+            continue  # said already, by the study's own validation
+
+
+def check(study: Study, data_dir: str | None = None) -> list[Cell]:
+    """The study's cells, once everything in them could be built.
+
+    Raises:
+        ConfigError: With every problem of every cell.
+    """
+    grid = cells(study)
+    problems = dict.fromkeys(problem for cell in grid for problem in _problems(cell, data_dir))
+    if problems:
+        raise ConfigError(list(problems))
+    return grid
+
+
+def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
+    study, federation = cell.study, cell.study.federation
+    cohort = federation.cohort or federation.clients
+    checks: list[Callable[[], object]] = [
+        lambda: _fits(cell, cell.data(data_dir)),
+        lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
+        *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
+        *(lambda part=part: _granted(study, part) for part in study.attacks),
+    ]
+    for tried in checks:
+        try:
+            tried()
+        except ConfigError as error:
+            yield from error.problems
+        except ValidationError as error:
+            yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+    yield from _contradictions(study)
+
+
+def _fits(cell: Cell, data: ClientData) -> None:
+    """Data, model and sizes go together: every client has a batch, and the model answers it.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    federation, task = cell.study.federation, data.task()
+    size = federation.batch_size if federation.mode == "fedsgd" else None
+    most = max(len(data.used(client, 1, size)) for client in range(federation.clients))
+    if cell.study.attacks and most > MOST_IMAGES:
+        raise ConfigError(
+            f"expected at most {MOST_IMAGES} images in an update that is attacked, got {most}, all to be reconstructed "
+            "at once: lower federation.batch_size (fedsgd) or set data.per_client (fedavg)"
+        )
+    if min(task.image_shape[1:]) < SMALLEST:
+        raise ConfigError(f"expected images of {SMALLEST}x{SMALLEST} pixels or more, got {task.image_shape[1:]}")
+    _answers(cell.model(task), task)
+
+
+def _answers(spec: ModelSpec, task: Task) -> None:
+    """Build the model and let it answer two images."""
+    try:
+        model = spec().eval()
+        with torch.no_grad():
+            shape = tuple(model(torch.zeros(2, *task.image_shape)).shape)
+    except FlSimError:
+        raise
+    except Exception as error:  # somebody's own model may raise anything
+        raise ConfigError(
+            f"model {spec.name!r} should answer images {task.image_shape}, it raised {error!r}"
+        ) from error
+    if shape != (2, task.classes):
+        raise ConfigError(f"model {spec.name!r} should give {task.classes} logits an image, got {shape[1:]}: change it")
+
+
+def _granted(study: Study, part: AttackPart) -> None:
+    """An attack that can only refuse is refused before anything is trained."""
+    if "defense" in attack(part).needs and study.adversary.defense not in {"parameters", "randomness"}:
+        raise ConfigError(
+            f"attack {part.name} needs the defense's parameters, which this adversary may not know: set "
+            'adversary.defense = "parameters", or leave the attack out'
+        )
+
+
+def _contradictions(study: Study) -> Iterator[str]:
+    federation, adversary = study.federation, study.adversary
+    if study.data.path is not None and study.data.name not in {"npz", "folder"}:
+        yield f"data.path: expected only with npz or folder, got it with {study.data.name!r}: remove one of them"
+    if (federation.cohort or 0) > federation.clients:
+        yield f"federation.cohort: expected at most clients = {federation.clients}, got {federation.cohort}"
+    for client in adversary.clients or []:
+        if client >= federation.clients:
+            yield f"adversary.clients: expected numbers below clients = {federation.clients}, got {client}"
+    for number in adversary.rounds or []:
+        if number > federation.rounds:
+            yield f"adversary.rounds: expected numbers up to rounds = {federation.rounds}, got {number}"
+    keys = [part.key() for part in study.attacks]
+    for key in sorted({k for k in keys if keys.count(k) > 1}):
+        yield f"attacks: expected different labels, got {key!r} twice: give each a label"
