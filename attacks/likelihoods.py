@@ -20,7 +20,7 @@ from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.part import part
 from fl_sim.core.types import Tensors
 
-_FLOOR = 1e-3  # of 1 - cos^2: a finer match is not worth more, and float32 could not tell it
+_FLOOR = 0.1  # of 1 - cos^2: where the gradient leaves much open, the prior must not fade altogether
 _TINY = 1e-30  # far below the squared gradient of an image that the model is sure of
 
 
@@ -60,9 +60,9 @@ class Cosine(Likelihood):
 
     Args:
         form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``profile``:
-            ``log(1 - cos |cos|) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level and a
+            ``log(1 - cos |cos| + floor) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level and a
             gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its place
-            where little of the observed gradient is signal. Floored at ``log(_FLOOR) / 2``.
+            where little of the observed gradient is signal.
         over: All parameters, or those with an observed entry other than zero (``kept``).
     """
 

@@ -56,7 +56,7 @@ FORMULAS: dict[str, tuple[Likelihood, Callable[[Vector, Vector], float]]] = {
     "l1": (L1(), lambda g, t: float(np.abs(g - t).sum())),
     "kept": (KeptL2(), lambda g, t: float(((g - t)[t != 0] ** 2).sum())),
     "cosine": (Cosine(), lambda g, t: 1 - cosine(g, t)),
-    "profile": (Cosine(form="profile"), lambda g, t: float(np.log(1 - cosine(g, t) * abs(cosine(g, t)) + 1e-3) / 2)),
+    "profile": (Cosine(form="profile"), lambda g, t: float(np.log(1 - cosine(g, t) * abs(cosine(g, t)) + 0.1) / 2)),
     "kept cosine": (Cosine(over="kept"), lambda g, t: 1 - cosine(g[t != 0], t[t != 0])),
 }
 
@@ -73,7 +73,7 @@ def test_each_trial_gets_its_own_formula(name: str, problem: Problem) -> None:
 def test_every_likelihood_is_least_at_the_target(name: str, problem: Problem) -> None:
     likelihood, _ = FORMULAS[name]
     at_target = likelihood({k: t[None] for k, t in problem.target.items()}, problem)
-    floor = np.log(1e-3) / 2 if name == "profile" else 0.0  # a log-likelihood has no natural zero
+    floor = np.log(0.1) / 2 if name == "profile" else 0.0  # a log-likelihood has no natural zero
     assert at_target.item() == pytest.approx(floor, abs=1e-3)
     assert bool((likelihood(guesses(), problem) > floor + 0.1).all())
 
@@ -99,7 +99,7 @@ def test_what_was_not_kept_is_ignored(problem: Problem) -> None:
 
 def test_the_profile_cosine_tells_opposite_from_orthogonal(problem: Problem) -> None:
     opposite = {k: -t[None] for k, t in problem.target.items()}
-    assert Cosine(form="profile")(opposite, problem).item() == pytest.approx(np.log(2) / 2, abs=1e-3)
+    assert Cosine(form="profile")(opposite, problem).item() == pytest.approx(np.log(2.1) / 2, abs=1e-3)
     assert Cosine(form="plain")(opposite, problem).item() == pytest.approx(2, abs=1e-5)
 
 
