@@ -37,8 +37,8 @@ def inverting_gradients(
 
     ``tv`` weighs mean absolute differences in normalised space, as the authors' code does. Labels that are not granted
     are inferred first. Differs from the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the
-    profile form is better with and without noise, except through narrow nets: see experiments/LOG.md), in the shorter default (the
-    paper runs 4,800 to 24,000 steps), and in that the best iterate is kept, not the last.
+    profile form is better with and without noise, except through narrow nets: see experiments/LOG.md), in the shorter
+    default (the paper runs 4,800 to 24,000 steps), and in that the best iterate is kept, not the last.
     """
     return PosteriorSearch(
         likelihood=Cosine(form=cosine),

@@ -60,9 +60,9 @@ class Cosine(Likelihood):
 
     Args:
         form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``profile``:
-            ``log(1 - cos |cos| + floor) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level and a
-            gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its place
-            where little of the observed gradient is signal.
+            ``log(1 - cos |cos| + floor) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level
+            and a gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its
+            place where little of the observed gradient is signal.
         over: All parameters, or those with an observed entry other than zero (``kept``).
     """
 

@@ -35,9 +35,8 @@ class Evaluation:
                 for key in self._ready(judge, part.key()):
                     with single_threaded():
                         record = self._record(judge, part.key(), key)
-                    if record is not None:
-                        self.store.add_record(record)
-                        self.watch.judged()
+                    self.store.add_record(record)
+                    self.watch.judged()
 
     def _ready(self, judge: Judge, attack: str) -> list[Key]:
         """What is to be judged: all or nothing of a cell's attack, because one reconstruction is another's control.
@@ -58,10 +57,9 @@ class Evaluation:
     def _outcomes(self) -> dict[tuple[str, str, int, int], str]:
         return {(r["cell"], r["attack"], r["round"], r["client"]): r["outcome"] for r in self.store.records()}
 
-    def _record(self, judge: Judge, attack: str, key: Key) -> JSON | None:
+    def _record(self, judge: Judge, attack: str, key: Key) -> JSON:
         result = judge.place.result(attack, key)
-        if result is None:
-            return None
+        assert result is not None  # it is ready
         cell = judge.cell
         members = judge.members(key)
         about = {
