@@ -112,10 +112,9 @@ def counted(store: RunStore, cells: Sequence[Cell]) -> tuple[int, int]:
     ended = failed = 0
     for cell in cells:
         place = store.cell(cell.folder)
-        for key in place.observation_keys():
-            results = [place.result(part.key(), key) for part in cell.study.attacks]
-            ended += sum(r is not None for r in results)
-            failed += sum(isinstance(r, str) for r in results)
+        jobs = [(part.key(), key) for key in place.observation_keys() for part in cell.study.attacks]
+        ended += sum(place.attempted(*job) for job in jobs)
+        failed += sum(place.failed(*job) for job in jobs)
     return ended, failed
 
 

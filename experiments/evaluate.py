@@ -50,7 +50,7 @@ class Evaluation:
             key
             for key in judge.keys
             if (found := records.get((judge.cell.name, attack, *key))) is None
-            or (found == "failed" and not isinstance(judge.place.result(attack, key), str))
+            or (found == "failed" and not judge.place.failed(attack, key))
         ]
 
     @cached_property

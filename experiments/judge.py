@@ -61,7 +61,7 @@ class Judge:
             "label_accuracy": label_accuracy(guess.labels, real.labels),
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
             "candidates": len(candidates) - 1,  # others than the true image
-            "controls": self.controls(attack, key, real),
+            "controls": self.controls(attack, key, real, candidates),
             "loss": finite(guess.loss),
             "iterations": guess.budget.iterations,
             "seconds": round(guess.budget.seconds, 4),
@@ -74,14 +74,14 @@ class Judge:
         held = torch.cat([self.data.held(client).images for client in self.members(key)])
         return torch.cat([held, self.public.images])
 
-    def controls(self, attack: str, key: Key, real: Batch) -> JSON:
+    def controls(self, attack: str, key: Key, real: Batch, candidates: Tensor) -> JSON:
         """What knows nothing of this observation, or nothing but the public, held against the same truth."""
         public = self.public.images
         mean = public.mean(0, keepdim=True).expand_as(real.images)
         nearest = public[squared_distances(real.images, public).argmin(1)]
         unrelated = self.unrelated(attack, key)
         return {
-            "unrelated_gradient": None if unrelated is None else self._unrelated(unrelated, key, real),
+            "unrelated_gradient": None if unrelated is None else _blind(unrelated, real, candidates),
             "mean_image": {"psnr": psnr(mean, real.images).tolist()},
             "nearest_public": {"psnr": psnr(nearest, real.images).tolist()},
         }
@@ -107,11 +107,6 @@ class Judge:
         size = protocol.batch_size if protocol.mode == "fedsgd" else None
         return [int(i) for client in self.members(key) for i in self.data.used(client, key.round, size)]
 
-    def _unrelated(self, guess: Tensor, key: Key, real: Batch) -> JSON:
-        images = guess[match(guess, real.images)]
-        ranks = identification_rank(images, real.images, self.candidates(key))
-        return {"psnr": psnr(images, real.images).tolist(), "identification_rank": ranks.tolist()}
-
 
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
@@ -126,3 +121,9 @@ def perceptual(lpips: Lpips | Unavailable, images: Tensor, real: Tensor) -> Tens
     if real.shape[1] not in (1, 3):
         return Unavailable(f"images have {real.shape[1]} channels, LPIPS needs 1 or 3")
     return lpips(images, real)
+
+
+def _blind(guess: Tensor, real: Batch, candidates: Tensor) -> JSON:
+    images = guess[match(guess, real.images)]
+    ranks = identification_rank(images, real.images, candidates)
+    return {"psnr": psnr(images, real.images).tolist(), "identification_rank": ranks.tolist()}

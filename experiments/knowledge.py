@@ -29,7 +29,7 @@ def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:
         labels=labels,
         defense_level=level,
         defense_kinds=tuple(p.name for p in cell.study.defenses) if level >= DefenseKnowledge.KIND else (),
-        defenses=_update_defenses(job) if level >= DefenseKnowledge.PARAMETERS else None,
+        defenses=job.update_defenses if level >= DefenseKnowledge.PARAMETERS else None,
         randomness=drawn(job, seen) if level >= DefenseKnowledge.RANDOMNESS else {},
     )
     return replace(seen, knowledge=known)
@@ -37,7 +37,7 @@ def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:
 
 def drawn(job: ClientJob, seen: Observation) -> Tensors:
     """What the update defenses of a single client drew, as ``place/name``: the round is run again."""
-    if not any(d.leaks for d in _update_defenses(job)) or len(seen.members) > 1:
+    if not any(d.leaks for d in job.update_defenses) or len(seen.members) > 1:
         return {}
     update, _ = train_once(job, State(seen.broadcast, seen.buffers), seen.client, seen.round)
     found: Tensors = {}
@@ -47,7 +47,3 @@ def drawn(job: ClientJob, seen: Observation) -> Tensors:
             update = protected.update
             found = {**found, **{f"{place}/{name}": t for name, t in protected.randomness.items()}}
     return found
-
-
-def _update_defenses(job: ClientJob) -> tuple[Defense, ...]:
-    return tuple(d for d in job.defenses if isinstance(d, Defense))

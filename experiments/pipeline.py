@@ -58,8 +58,7 @@ class Run:
     def done(self) -> tuple[int, int, int]:
         """Rounds, attack jobs and failed attack jobs that are on the disk."""
         ended, failed = counted(self.store, self.cells)
-        checkpoints = (self.store.cell(cell.folder).checkpoint() for cell in self.cells)
-        return sum(found[0] for found in checkpoints if found), ended, failed
+        return sum(self.store.cell(cell.folder).rounds_done() for cell in self.cells), ended, failed
 
     def finished(self) -> bool:
         """Whether every round is trained and every attack has ended; replies that were refused have no attack."""

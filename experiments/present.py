@@ -11,7 +11,6 @@ from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
 from experiments.report import Picture, ReportInput, render, summarise
-from fl_sim.core.contracts import Defense
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
@@ -56,7 +55,7 @@ def adaptive(run: Run) -> list[tuple[str, str]]:
         for cell in run.cells
         if cell.study.adversary.defense in {"parameters", "randomness"}
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and tells([d for d in cell.defenses() if isinstance(d, Defense)])
+        if "defense" in attack(part).needs and tells(cell.job(run.data_dir).update_defenses)
     ]
 
 

@@ -1,9 +1,9 @@
 """Stage one: the federation. Leaves observations, training rows and a checkpoint a round."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -11,7 +11,6 @@ from torch import nn
 
 from experiments.build import Cell
 from experiments.watch import Watch
-from fl_sim.core.contracts import Defense
 from fl_sim.core.types import Observation
 from fl_sim.data.clients import ClientData
 from fl_sim.federation import wire
@@ -115,7 +114,7 @@ class Simulation:
             sink,
             task=cell.data(self.data_dir).task(),
             protocol=job.protocol if adversary.protocol else None,
-            reader=wire.Reader([d for d in job.defenses if isinstance(d, Defense)], job.protocol),
+            reader=wire.Reader(job.update_defenses, job.protocol),
             view=adversary.view,
             clients=clients,
         )
@@ -140,8 +139,7 @@ class Tester:
 
 
 def trained(place: CellStore, cell: Cell) -> bool:
-    found = place.checkpoint()
-    return found is not None and found[0] >= cell.study.federation.rounds
+    return place.rounds_done() >= cell.study.federation.rounds
 
 
 def targeted(cell: Cell, seen: Observation) -> bool:
@@ -154,7 +152,7 @@ def targeted(cell: Cell, seen: Observation) -> bool:
 
 def finite(value: float) -> float | None:
     """JSON has no NaN; a figure that is none is null."""
-    return value if torch.isfinite(torch.tensor(value)) else None
+    return value if math.isfinite(value) else None
 
 
 def _row(finished: Round | None) -> dict[str, object]:

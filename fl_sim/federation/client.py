@@ -37,6 +37,11 @@ class ClientJob:
     defenses: tuple[AnyDefense, ...]
     seed: int
 
+    @property
+    def update_defenses(self) -> tuple[Defense, ...]:
+        """Those that rewrite what is sent, in their order: what the server decodes, and what has a density."""
+        return tuple(d for d in self.defenses if isinstance(d, Defense))
+
 
 Resolve: TypeAlias = Callable[[Message, Context], ClientJob]
 
@@ -50,7 +55,7 @@ def client_app(resolve: Resolve) -> ClientApp:
         job = resolve(message, context)
         mods = [defense_mod(d, i, job.seed) for i, d in enumerate(job.defenses) if isinstance(d, Defense)]
         run: ClientAppCallable = lambda m, c: undefended(m, c, job)  # noqa: E731
-        for mod in [*mods, encode_mod([d for d in job.defenses if isinstance(d, Defense)])]:
+        for mod in [*mods, encode_mod(job.update_defenses)]:
             run = nested(mod, run)
         return run(message, context)
 

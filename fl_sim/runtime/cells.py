@@ -92,6 +92,10 @@ class CellStore:
     def attempted(self, attack: str, key: Key) -> bool:
         return any(self._attempt(attack, key, end).exists() for end in (".safetensors", ".failed.json"))
 
+    def failed(self, attack: str, key: Key) -> bool:
+        """Whether all there is of an attack is the reason why it failed."""
+        return self.attempted(attack, key) and not self._attempt(attack, key, ".safetensors").exists()
+
     def result(self, attack: str, key: Key) -> Reconstruction | str | None:
         """A reconstruction, the reason of a failure, or ``None`` where the attack has not ended."""
         if (path := self._attempt(attack, key, ".safetensors")).exists():
@@ -114,13 +118,16 @@ class CellStore:
             **_tagged("buffer", state.buffers),
             **_tagged("memory", memory),
         }
-        files.write_tensors(self.path / "checkpoint.safetensors", tensors, {"round": number, **_names(state.weights)})
+        files.write_tensors(self._checkpoint, tensors, {"round": number, **_names(state.weights)})
+
+    def rounds_done(self) -> int:
+        """Of the last checkpoint; reads the head of its file only."""
+        return int(files.read_about(self._checkpoint)["round"]) if self._checkpoint.exists() else 0
 
     def checkpoint(self) -> tuple[int, State, Tensors] | None:
-        path = self.path / "checkpoint.safetensors"
-        if not path.exists():
+        if not self._checkpoint.exists():
             return None
-        tensors, about = files.read_tensors(path)
+        tensors, about = files.read_tensors(self._checkpoint)
         weights = _untagged("weight", tensors)
         state = State({name: weights[name] for name in about["weights"]}, _untagged("buffer", tensors))
         return about["round"], state, _untagged("memory", tensors)
@@ -132,6 +139,10 @@ class CellStore:
         """A row a round, in order; of a round that was run again, the last."""
         rows = {row["round"]: row for row in files.read_lines(self.path / "training.jsonl")}
         return [rows[number] for number in sorted(rows)]
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
 
     def _observation(self, key: Key) -> Path:
         return self.path / "observations" / f"{key}.safetensors"

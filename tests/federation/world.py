@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from fl_sim import models
-from fl_sim.core.contracts import AnyDefense, Defense
+from fl_sim.core.contracts import AnyDefense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Protocol
 from fl_sim.federation import wire
@@ -100,7 +100,7 @@ def federate(
             out.seen.append,
             task=TASK,
             protocol=work.protocol,
-            reader=wire.Reader([d for d in work.defenses if isinstance(d, Defense)], work.protocol),
+            reader=wire.Reader(work.update_defenses, work.protocol),
             view="aggregate" if view == "aggregate" else "client",
             clients=nodes,
         )
