@@ -3,27 +3,40 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from attacks.analytic import ratio
-from attacks.bayes import bayes
-from attacks.classical import dlg, inverting_gradients
+from attacks.analytic import rank, ratio
+from attacks.bayes import bayes, cosine, l1, l2
+from attacks.classical import dlg, grad_inversion, idlg, inverting_gradients
 from fl_sim.core.contracts import Attack
 
 ATTACKS: Mapping[str, Callable[..., Attack]] = MappingProxyType(
     {
         "bayes": bayes,
+        "cosine": cosine,
         "dlg": dlg,
+        "grad_inversion": grad_inversion,
+        "idlg": idlg,
         "inverting_gradients": inverting_gradients,
+        "l1": l1,
+        "l2": l2,
+        "rank": rank,
         "ratio": ratio,
     }
 )
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
+        "analytic": "ratio",
         "csdlg": "inverting_gradients",
         "deepleakage": "dlg",
         "geiping": "inverting_gradients",
+        "gi": "grad_inversion",
+        "gradinversion": "grad_inversion",
+        "gs": "inverting_gradients",
         "ig": "inverting_gradients",
         "invertinggradients": "inverting_gradients",
+        "seethroughgradients": "grad_inversion",
+        "spear": "rank",
+        "yin": "grad_inversion",
     }
 )
 """Names that users of other tools know."""

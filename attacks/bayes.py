@@ -1,11 +1,20 @@
-"""The Bayes-optimal adversary of arXiv 2111.04706, in its MAP form."""
+"""The Bayes-optimal adversary of arXiv 2111.04706 and what it is compared with: one search, four likelihoods.
 
-from attacks.likelihoods import DefenseDensity
+``priors`` adds to total variation, by name (``attacks.priors.PRIORS``): ``[{ name = "clip", weight = 1.0 }]``.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from attacks.ball import DeltaBall
+from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood
 from attacks.posterior import Annealing, KnowsDefense, PosteriorSearch
-from attacks.priors import TotalVariation
+from attacks.priors import Prior, TotalVariation, named
 from attacks.solvers import Adam
 from attacks.variables import Pixels
 from fl_sim.core.contracts import Attack
+
+Named: TypeAlias = tuple[Mapping[str, object], ...]
 
 
 def bayes(
@@ -13,24 +22,144 @@ def bayes(
     steps: int = 600,
     step_size: float = 0.1,
     tv: float = 0.2,
+    priors: Named = (),
+    box: bool = True,
     anneal_from: float = 0.1,
+    randomness: Literal["granted", "ignored"] = "granted",
+    delta: float = 0.0,
+    pairs: int = 4,
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
     """Bayes-optimal: the defense's own density, squared total variation, annealed likelihood. arXiv 2111.04706.
 
-    Needs the defense with its parameters; without a density, the surrogate that the defense names is used. ``tv``
-    weighs the periodic sum of squared differences in normalised space, as in the released code; the likelihood's
-    factor grows from ``anneal_from`` to 1 over the first half. Differs from the release (Adam, no box, 200 steps,
-    learning rate times .94 a step) in the box, the step count and inverting gradients' step schedule.
+    Needs the defense with its parameters. ``tv`` weighs the periodic sum of squared differences in normalised space, as
+    in the released code; the likelihood's factor grows from ``anneal_from`` to 1 over the first half. ``randomness``:
+    whether a pruning mask is used where it is granted; where not, it is summed over. ``delta`` > 0 searches the best
+    ball (the paper's algorithm, with 2 ``pairs`` draws); 0 is the maximum a posteriori, which is what the released
+    code computes. Differs from the release (Adam, no box, 200 steps, learning rate times .94 a step, annealed from the
+    square of the defense's first parameter) in the box, the step count and inverting gradients' step schedule.
     """
-    return KnowsDefense(
-        search=PosteriorSearch(
-            likelihood=DefenseDensity(),
-            priors=(TotalVariation(weight=tv, power=2, reduction="sum", periodic=True),),
-            variables=Pixels(),
-            solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=seconds),
-            restarts=restarts,
-            annealing=Annealing(first=anneal_from, until=0.5),
-        )
+    search = _search(
+        DefenseDensity(randomness=randomness),
+        DeltaBall(delta=delta, pairs=pairs) if delta else None,
+        steps=steps,
+        step_size=step_size,
+        priors=(_smooth(tv), *named(priors)),
+        box=box,
+        anneal_from=anneal_from,
+        restarts=restarts,
+        seconds=seconds,
+    )
+    return KnowsDefense(search=search)
+
+
+def l2(
+    *,
+    steps: int = 600,
+    step_size: float = 0.1,
+    tv: float = 0.004,
+    priors: Named = (),
+    box: bool = True,
+    anneal_from: float = 0.1,
+    layers: Literal["equal", "exponential"] = "equal",
+    restarts: int = 1,
+    seconds: float | None = None,
+) -> Attack:
+    """Squared error with the search of ``bayes``: the paper's L2 adversary, blind to the defense. arXiv 2111.04706.
+
+    Differs from the release as ``bayes`` does, and in that the distance is of one client's update, not of ten together.
+    """
+    return _search(
+        L2(layers=Layers(weights=layers)),
+        steps=steps,
+        step_size=step_size,
+        priors=(_smooth(tv), *named(priors)),
+        box=box,
+        anneal_from=anneal_from,
+        restarts=restarts,
+        seconds=seconds,
+    )
+
+
+def l1(
+    *,
+    steps: int = 600,
+    step_size: float = 0.1,
+    tv: float = 0.02,
+    priors: Named = (),
+    box: bool = True,
+    anneal_from: float = 0.1,
+    layers: Literal["equal", "exponential"] = "equal",
+    restarts: int = 1,
+    seconds: float | None = None,
+) -> Attack:
+    """Absolute error with the search of ``bayes``: the paper's L1 adversary, blind to the defense. arXiv 2111.04706.
+
+    Differs from the release as ``l2`` does.
+    """
+    return _search(
+        L1(layers=Layers(weights=layers)),
+        steps=steps,
+        step_size=step_size,
+        priors=(_smooth(tv), *named(priors)),
+        box=box,
+        anneal_from=anneal_from,
+        restarts=restarts,
+        seconds=seconds,
+    )
+
+
+def cosine(
+    *,
+    steps: int = 600,
+    step_size: float = 0.1,
+    tv: float = 1e-5,
+    priors: Named = (),
+    box: bool = True,
+    anneal_from: float = 0.1,
+    layers: Literal["equal", "exponential"] = "equal",
+    restarts: int = 1,
+    seconds: float | None = None,
+) -> Attack:
+    """``1 - cos`` with the search of ``bayes``: the paper's cosine adversary, blind to the defense. arXiv 2111.04706.
+
+    Differs from the release as ``l2`` does: the angle is that of one client's update.
+    """
+    return _search(
+        Cosine(layers=Layers(weights=layers)),
+        steps=steps,
+        step_size=step_size,
+        priors=(_smooth(tv), *named(priors)),
+        box=box,
+        anneal_from=anneal_from,
+        restarts=restarts,
+        seconds=seconds,
+    )
+
+
+def _smooth(weight: float) -> TotalVariation:
+    return TotalVariation(weight=weight, power=2, reduction="sum", periodic=True)
+
+
+def _search(
+    likelihood: Likelihood,
+    ball: DeltaBall | None = None,
+    *,
+    steps: int,
+    step_size: float,
+    priors: tuple[Prior, ...],
+    box: bool,
+    anneal_from: float,
+    restarts: int,
+    seconds: float | None,
+) -> PosteriorSearch:
+    return PosteriorSearch(
+        likelihood=likelihood,
+        priors=priors,
+        variables=Pixels(box=box),
+        solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=seconds),
+        restarts=restarts,
+        annealing=Annealing(first=anneal_from, until=0.5),
+        ball=ball,
     )

@@ -1,21 +1,23 @@
 """The adversary as an optimisation problem: likelihood x prior x variables x solver (arXiv 2111.04706)."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import Field, PositiveInt
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from attacks.likelihoods import Likelihood
+from attacks.ball import DeltaBall
+from attacks.likelihoods import Likelihood, Misfit
 from attacks.priors import Prior
-from attacks.problem import Problem
+from attacks.problem import Guess, Problem
 from attacks.solvers import Cost, Objective, Solver
 from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
-from fl_sim.core.types import Budget, Observation, Reconstruction
+from fl_sim.core.types import Budget, Observation, Reconstruction, Tensors
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
@@ -47,8 +49,9 @@ class PosteriorSearch(Attack):
         solver: How.
         restarts: Independent starts; the one with the best final objective is kept.
         annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
+        ball: Search the centre of the best ball instead of the best point; ``None``: maximum a posteriori.
 
-    Returns the best iterate by its own objective, which never sees the truth.
+    Returns what the solver kept, by its own objective, which never sees the truth.
     """
 
     likelihood: Likelihood
@@ -57,6 +60,7 @@ class PosteriorSearch(Attack):
     solver: Solver
     restarts: PositiveInt = 1
     annealing: Annealing = Annealing()
+    ball: DeltaBall | None = None
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         began = time.monotonic()
@@ -68,7 +72,7 @@ class PosteriorSearch(Attack):
             )
         start = self.variables.start(problem, self.restarts, rng)
         project = _Projection(self.variables, problem)
-        found = self.solver.solve(self.objective(problem), project(start), project)
+        found = self.solver.solve(self.objective(problem, rng), project(start), project)
         guess = self.variables.decode(found.point, problem)
         labels = guess.labels[0].argmax(-1) if guess.labels.is_floating_point() else guess.labels[0]
         return Reconstruction(
@@ -79,16 +83,37 @@ class PosteriorSearch(Attack):
             budget=Budget(iterations=found.iterations, seconds=time.monotonic() - began, device=device),
         )
 
-    def objective(self, problem: Problem) -> Objective:
+    def objective(self, problem: Problem, rng: Generator) -> Objective:
         """The cost that the solver minimises; public for checks and plots."""
+        misfit = self.likelihood.bind(problem)
+        offsets = None if self.ball is None else self.ball.offsets(problem, rng)
 
         def cost(point: Point, progress: float) -> Cost:
             guess = self.variables.decode(point, problem)
-            likelihood = self.likelihood(problem.gradients(guess.images, guess.labels), problem)
-            prior = sum((p(guess.images, problem) for p in self.priors), likelihood.new_zeros(()))
-            return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
+            if self.ball is None or offsets is None:
+                return self._cost(guess, problem, misfit, progress)
+            near = self._cost(self.ball.around(guess, offsets), problem, misfit, progress)
+            return Cost(self.ball.gathered(near.descended, offsets), self.ball.gathered(near.score, offsets))
 
         return cost
+
+    def _cost(self, guess: Guess, problem: Problem, misfit: Misfit, progress: float) -> Cost:
+        likelihood = misfit.cost(_GRADIENTS[misfit.of](problem, guess))
+        prior = sum((p(guess.images, problem) for p in self.priors), _surprise(guess))
+        return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
+
+
+_GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tensors]] = {
+    "mean": Problem.gradients,
+    "examples": Problem.example_gradients,
+    "nothing": lambda *_: {},
+}
+
+
+def _surprise(guess: Guess) -> Tensor:
+    """``-log p`` of the model's own noise, N(0, 1) each entry, up to its constant; ``(T,)``."""
+    halves = [z.square().flatten(1).sum(1) / 2 for z in guess.noise.values()]
+    return sum(halves, guess.images.new_zeros(len(guess.images)))
 
 
 @dataclass(frozen=True)

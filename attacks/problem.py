@@ -1,8 +1,11 @@
 """What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,13 +16,23 @@ from fl_sim.core.types import Batch, Observation, Tensors
 from fl_sim.training.local import State, gradient
 
 
+class Guess(NamedTuple):
+    """What is believed to have been trained on; a leading trial dimension ``T`` everywhere.
+
+    Args:
+        images: ``(T, N, C, H, W)`` in [0, 1] units, not clamped.
+        labels: ``(T, N)`` classes, or ``(T, N, K)`` weights of them.
+        noise: What the model's stochastic modules drew, by buffer name, ``(T, N, *shape)``; empty: their mean.
+    """
+
+    images: Tensor
+    labels: Tensor
+    noise: Tensors = MappingProxyType({})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """An observation on one device, with everything an objective needs.
-
-    Images and labels carry a leading trial dimension ``T`` (restarts): ``(T, N, C, H, W)`` and ``(T, N)`` or
-    ``(T, N, K)``. Gradients do too: each tensor is ``(T, *shape)``.
-    """
+    """An observation on one device, with everything an objective needs. Gradients have a trial dimension too."""
 
     seen: Observation
     model: nn.Module
@@ -44,6 +57,7 @@ class Problem:
             broadcast=here_of(seen.broadcast),
             buffers=here_of(seen.buffers),
             update=replace(seen.update, delta=here_of(seen.update.delta)),
+            knowledge=replace(seen.knowledge, randomness=here_of(seen.knowledge.randomness)),
         )
         model = deepcopy(model).to(device)  # its mode and device change; the caller's do not
         model.train(seen.protocol is not None and seen.protocol.batchnorm == "train")
@@ -61,17 +75,35 @@ class Problem:
             device=device,
         )
 
-    def gradients(self, images: Tensor, labels: Tensor) -> Tensors:
-        """Mean gradient of each trial's batch, differentiable in ``images`` and ``labels``.
+    def gradients(self, guess: Guess) -> Tensors:
+        """Mean gradient of each trial's batch, ``(T, *shape)``, differentiable in the guess.
 
         A plain loop over trials: on a CPU it is faster than ``vmap``, whose grouped convolutions are slow there.
         """
-        state = State(self.seen.broadcast, self.seen.buffers)
-        trials = [
-            gradient(self.model, state, Batch(x, y), create_graph=True).tree
-            for x, y in zip(images, labels, strict=True)
+        trials = [self._gradient(guess.images[i], guess.labels[i], self._noise(guess, i)) for i in _range(guess.images)]
+        return _stacked(trials)
+
+    def example_gradients(self, guess: Guess) -> Tensors:
+        """The gradient of each image alone, ``(T, N, *shape)``, differentiable in the guess."""
+        singles = [
+            _stacked(
+                [
+                    self._gradient(guess.images[i, n, None], guess.labels[i, n, None], self._noise(guess, i, n))
+                    for n in range(guess.images.shape[1])
+                ]
+            )
+            for i in _range(guess.images)
         ]
-        return {name: torch.stack([t[name] for t in trials]) for name in self.target}
+        return _stacked(singles)
+
+    def _gradient(self, images: Tensor, labels: Tensor, noise: Tensors) -> Tensors:
+        state = State(self.seen.broadcast, {**self.seen.buffers, **noise})
+        return gradient(self.model, state, Batch(images, labels), create_graph=True).tree
+
+    @staticmethod
+    def _noise(guess: Guess, trial: int, example: int | None = None) -> Tensors:
+        chosen = slice(None) if example is None else slice(example, example + 1)
+        return {name: z[trial, chosen] for name, z in guess.noise.items()}
 
     def as_update(self, gradients: Tensors) -> Tensors:
         """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""
@@ -86,6 +118,14 @@ class Problem:
     @cached_property
     def std(self) -> Tensor:
         return torch.tensor(self.seen.task.std, device=self.device).view(-1, 1, 1)
+
+
+def _range(trials: Tensor) -> range:
+    return range(len(trials))
+
+
+def _stacked(trees: Sequence[Tensors]) -> Tensors:
+    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
 
 
 def gradient_scale(seen: Observation) -> float | None:

@@ -3,16 +3,26 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from defenses.noise import Gaussian
+from defenses.ats import Ats
+from defenses.clipping import Clip
+from defenses.dpsgd import DpSgd
+from defenses.noise import Gaussian, Laplace
 from defenses.quantization import Quantize
-from defenses.sparsification import TopK
+from defenses.soteria import Soteria
+from defenses.sparsification import RandomPrune, TopK
 from fl_sim.core.contracts import AnyDefense
 
 DEFENSES: Mapping[str, Callable[..., AnyDefense]] = MappingProxyType(
     {
+        "ats": Ats,
+        "clip": Clip,
+        "dpsgd": DpSgd,
         "gaussian": Gaussian,
-        "topk": TopK,
+        "laplace": Laplace,
         "quantize": Quantize,
+        "random_prune": RandomPrune,
+        "soteria": Soteria,
+        "topk": TopK,
     }
 )
 """``none`` is not here: a study without defenses is undefended."""

@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
+import torch
 from pydantic import NonNegativeFloat
 from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Defense, Protected
-from fl_sim.core.errors import NoDensityError
-from fl_sim.core.knowledge import Knowledge
+from fl_sim.core.density import Choice, LaplaceNoise, Noise, Normal
 from fl_sim.core.part import part
-from fl_sim.core.trees import add_normal, flat, global_norm, size, subtract
+from fl_sim.core.trees import add_normal, global_norm, size
 from fl_sim.core.types import Tensors, Update
 
 
@@ -20,26 +21,62 @@ class Gaussian(Defense):
 
     Args:
         std: Of the noise, in the update's own units: gradient units in FedSGD, weight units in FedAvg; 0 is no defense.
+        averaging: ``central``: drawn once for the whole update, whatever its batch. ``per_example``: each example's
+            gradient gets noise of ``std`` and then they are averaged, so the update's noise has ``std / sqrt(N)``
+            (dp_gaussian of arXiv 2111.04706, FedSGD).
 
-    Added once to the whole update (the mean over the batch), so its std does not shrink with the batch: per-example
-    noise, averaged, is another mechanism (arXiv 2111.04706 calls it dp_gaussian). Nothing is clipped, hence there is no
-    (epsilon, delta).
+    Nothing is clipped, hence there is no (epsilon, delta).
     """
 
     std: NonNegativeFloat
+    averaging: Literal["central", "per_example"] = "central"
 
     def protect(self, update: Update, rng: Generator) -> Protected:
-        delta = add_normal(update.delta, self.std, rng)
-        noise_norm = self.std * math.sqrt(size(delta))
-        signal = global_norm(update.delta).item()
-        stats = {"noise_std": self.std, "noise_norm": noise_norm, "signal_norm": signal}
-        return Protected(replace(update, delta=delta), stats)
+        std = self._std(update.num_examples)
+        delta = add_normal(update.delta, std, rng)
+        return Protected(replace(update, delta=delta), noise_stats(update, std))
 
-    def log_likelihood(self, observed: Tensors, clean: Tensors, knowledge: Knowledge) -> Tensor:
-        """``-|g - clean|^2 / (2 std^2) - (k/2) log(2 pi std^2)``; arXiv 2111.04706."""
-        del knowledge
-        if self.std == 0:
-            raise NoDensityError("noise of std 0 has no density", surrogate="l2")
-        residual = flat(subtract(observed, clean))
-        constant = 0.5 * residual.numel() * math.log(2 * math.pi * self.std**2)
-        return -residual.square().sum().double() / (2 * self.std**2) - constant
+    def noise(self, num_examples: int) -> Noise | None:
+        return Normal(self._std(num_examples)) if self.std else None
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        return super().choices(clean, drawn) if self.std else (Choice(1.0, clean),)
+
+    def _std(self, num_examples: int) -> float:
+        return self.std / math.sqrt(num_examples if self.averaging == "per_example" else 1)
+
+
+@part
+class Laplace(Defense):
+    """Independent Laplace noise on every entry of the update, drawn once for the whole update.
+
+    Args:
+        scale: The law's ``b``, in the update's own units; its standard deviation is ``b sqrt(2)``; 0 is no defense.
+
+    Averaged per-example Laplace noise is not Laplace and is not offered (arXiv 2111.04706 has it for one image only).
+    """
+
+    scale: NonNegativeFloat
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        delta = {name: t + self.scale * _unit_laplace(t, rng) for name, t in update.delta.items()}
+        return Protected(replace(update, delta=delta), noise_stats(update, LaplaceNoise(self.scale).std))
+
+    def noise(self, num_examples: int) -> Noise | None:
+        del num_examples
+        return LaplaceNoise(self.scale) if self.scale else None
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        return super().choices(clean, drawn) if self.scale else (Choice(1.0, clean),)
+
+
+def _unit_laplace(like: Tensor, rng: Generator) -> Tensor:
+    """The difference of two exponentials, drawn on the CPU: the same on every device."""
+    first, second = (torch.empty(like.shape, dtype=like.dtype).exponential_(generator=rng) for _ in range(2))
+    return (first - second).to(like.device)
+
+
+def noise_stats(update: Update, std: float) -> dict[str, float]:
+    """How loud the noise is beside the signal; norms over the whole update."""
+    noise_norm = std * math.sqrt(size(update.delta))
+    return {"noise_std": std, "noise_norm": noise_norm, "signal_norm": global_norm(update.delta).item()}

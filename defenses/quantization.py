@@ -7,8 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Codec, Defense, Protected
-from fl_sim.core.errors import NoDensityError
-from fl_sim.core.knowledge import Knowledge
+from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import part
 from fl_sim.core.trees import flat, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
@@ -61,6 +60,13 @@ class Quantize(Defense):
         stats = {"largest_error": error}
         return Protected(replace(update, delta=delta), stats)
 
-    def log_likelihood(self, observed: Tensors, clean: Tensors, knowledge: Knowledge) -> Tensor:
-        del observed, clean, knowledge
-        raise NoDensityError("rounding to the nearest level is deterministic: a point mass", surrogate="l2")
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """Rounding before noise: the rounding error is lost in the noise, and its derivative is taken to be 1."""
+        del drawn
+        return (Choice(1.0, clean),)
+
+    def bounds(self, output: Interval) -> Interval:
+        """The cell of the level that was sent; a tensor of zeros was one before."""
+        half = {name: t.abs().amax() / (2 * LEVELS) for name, t in output.high.items()}
+        low = {name: t - half[name] for name, t in output.low.items()}
+        return Interval(low, {name: t + half[name] for name, t in output.high.items()})

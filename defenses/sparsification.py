@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Codec, Defense, Protected
-from fl_sim.core.errors import NoDensityError
-from fl_sim.core.knowledge import Knowledge
+from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import part
+from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, size
 from fl_sim.core.types import Tensors, Update
 
@@ -76,15 +76,33 @@ class TopK(Defense):
 
     def protect(self, update: Update, rng: Generator) -> Protected:
         del rng
-        threshold = None if self.scope == "layer" else self._threshold(flat(update.delta))
-        delta = {name: self._prune(t, threshold) for name, t in update.delta.items()}
+        delta = self._pruned(update.delta)
         kept = sum(int(t.count_nonzero()) for t in delta.values())
         stats = {"kept": kept / size(delta)}
         return Protected(replace(update, delta=delta), stats)
 
-    def log_likelihood(self, observed: Tensors, clean: Tensors, knowledge: Knowledge) -> Tensor:
-        del observed, clean, knowledge
-        raise NoDensityError("pruning by magnitude is deterministic: a point mass", surrogate="kept")
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """Pruning before noise: the guess's own largest entries."""
+        del drawn
+        trials = range(len(next(iter(clean.values()))))
+        pruned = [self._pruned({name: t[i] for name, t in clean.items()}) for i in trials]
+        return (Choice(1.0, {name: torch.stack([p[name] for p in pruned]) for name in clean}),)
+
+    def bounds(self, output: Interval) -> Interval:
+        """What was kept as it is; what was not lies below the smallest that was kept."""
+        sent = {name: (output.low[name] > 0) | (output.high[name] < 0) for name in output.low}
+        size = {name: torch.maximum(output.low[name].abs(), output.high[name].abs()) for name in output.low}
+        least = {name: size[name][sent[name]].min() for name in sent if sent[name].any()}
+        if self.scope == "global" and least:
+            least = dict.fromkeys(sent, torch.stack(list(least.values())).min())
+        reach = {name: least.get(name, size[name].max()) for name in sent}
+        low = {name: torch.where(sent[name], t, torch.minimum(t, -reach[name])) for name, t in output.low.items()}
+        high = {name: torch.where(sent[name], t, torch.maximum(t, reach[name])) for name, t in output.high.items()}
+        return Interval(low, high)
+
+    def _pruned(self, update: Tensors) -> Tensors:
+        threshold = None if self.scope == "layer" else self._threshold(flat(update))
+        return {name: self._prune(t, threshold) for name, t in update.items()}
 
     def _prune(self, tensor: Tensor, threshold: Tensor | None) -> Tensor:
         least = self._threshold(tensor.reshape(-1)) if threshold is None else threshold
@@ -92,3 +110,40 @@ class TopK(Defense):
 
     def _threshold(self, entries: Tensor) -> Tensor:
         return entries.abs().topk(max(1, round(self.keep * entries.numel()))).values[-1]
+
+
+@part
+class RandomPrune(Defense):
+    """Entries are zeroed by chance, whatever their size; kept ones are sent as they are.
+
+    Args:
+        rate: Chance of an entry to be pruned, in [0, 1); 0 is no defense. The share of zeros, not of kept ones.
+        mask: ``fixed``: one mask for all clients, rounds and images, drawn from ``seed`` (arXiv 2111.04706); ``fresh``:
+            a new one for each update.
+        seed: Of the fixed mask. An adversary learns the mask only as granted randomness, never from the seed.
+
+    Nothing is scaled up for what is missing: the update is biased towards zero by ``rate``.
+    """
+
+    codec: ClassVar[Codec] = Sparse()
+    leaks: ClassVar[frozenset[str]] = frozenset({"mask"})
+
+    rate: Annotated[float, Field(ge=0, lt=1)]
+    mask: Literal["fixed", "fresh"] = "fixed"
+    seed: int = 0
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        drawing = derive(self.seed, "random_prune") if self.mask == "fixed" else rng
+        kept = {k: (torch.rand(t.shape, generator=drawing) >= self.rate).to(t) for k, t in update.delta.items()}
+        delta = {name: t * kept[name] for name, t in update.delta.items()}
+        share = flat(kept).mean().item()
+        return Protected(replace(update, delta=delta), {"kept": share}, {f"mask/{k}": m for k, m in kept.items()})
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """One where the mask is known; else kept or pruned, each entry for itself."""
+        if drawn:
+            return (Choice(1.0, {name: t * drawn[f"mask/{name}"] for name, t in clean.items()}),)
+        if not self.rate:
+            return (Choice(1.0, clean),)
+        pruned = {name: torch.zeros_like(t) for name, t in clean.items()}
+        return Choice(1 - self.rate, clean), Choice(self.rate, pruned)

@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def defense(self) -> str:
-        return " + ".join(map(str, self.study.defenses)) or "none"
+        return defense_of(self.study)
 
     def data(self, data_dir: str | None) -> ClientData:
         d, federation = self.study.data, self.study.federation
@@ -111,15 +111,21 @@ def cells(study: Study) -> list[Cell]:
         cell = load_dict(tree, "grid")
         axes = {axis: _text(axis, v, cell) for axis, v in zip(study.grid, values, strict=True)}
         name = ", ".join(f"{axis}={value}" for axis, value in axes.items()) or "base"
-        found.append(Cell(name=name, axes=axes, study=cell))
+        defense = defense_of(cell)
+        attacks = [part.against(defense) for part in cell.attacks if not part.only or defense in part.only]
+        found.append(Cell(name=name, axes=axes, study=cell.model_copy(update={"attacks": attacks})))
     if len({cell.folder for cell in found}) < len(found):
         raise ConfigError(f"grid: expected different cells, got the same one twice among {[c.name for c in found]}")
     return found
 
 
+def defense_of(study: Study) -> str:
+    """A cell's defenses as people read them."""
+    return " + ".join(map(str, study.defenses)) or "none"
+
+
 def attack(part: AttackPart) -> Attack:
-    arguments = {k: v for k, v in part.arguments.items() if k != "label"}
-    return build("attack", ATTACKS, Part(name=ALIASES.get(part.name, part.name), **arguments))
+    return build("attack", ATTACKS, Part(name=ALIASES.get(part.name, part.name), **part.arguments))
 
 
 def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
@@ -146,7 +152,7 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
 
 def _text(axis: str, value: object, cell: Study) -> Any:
     if axis == "defense":
-        return " + ".join(map(str, cell.defenses)) or "none"
+        return defense_of(cell)
     return value if isinstance(value, (int, float, str)) else str(value)
 
 

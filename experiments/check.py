@@ -11,6 +11,7 @@ from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
 from experiments.config import AttackPart, Part, Study
+from fl_sim.core.contracts import ExampleDefense, GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.core.types import Task
 from fl_sim.data.clients import ClientData
@@ -81,6 +82,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         except ValidationError as error:
             yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
     yield from _contradictions(study)
+    yield from _clashes(study)
 
 
 def _fits(cell: Cell, data: ClientData) -> None:
@@ -124,6 +126,21 @@ def _granted(study: Study, part: AttackPart) -> None:
         raise ConfigError(
             f"attack {part.name} needs the defense's parameters, which this adversary may not know: set "
             'adversary.defense = "parameters", or leave the attack out'
+        )
+
+
+def _clashes(study: Study) -> Iterator[str]:
+    """Defenses that cannot work together, or not with the protocol."""
+    made = [DEFENSES[part.name] for part in study.defenses if part.name in DEFENSES]
+    on_gradient = [d.__name__ for d in made if isinstance(d, type) and issubclass(d, GradientDefense)]
+    if len(on_gradient) > 1:
+        yield f"defenses: expected at most one that computes the gradient, got {', '.join(on_gradient)}: leave one"
+    if study.federation.batchnorm == "train" and any(
+        isinstance(d, type) and issubclass(d, ExampleDefense) for d in made
+    ):
+        yield (
+            "defenses: dpsgd needs the gradient of each example alone, which batch statistics mix: set "
+            'federation.batchnorm = "eval"'
         )
 
 

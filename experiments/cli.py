@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 import typer
@@ -95,15 +95,63 @@ def evaluate(folder: Folder, data_dir: DataDir = None) -> None:
 
 @app.command()
 def report(folder: Folder, data_dir: DataDir = None) -> None:
-    """Only write report.html and summary.json from the records."""
+    """Only write report.html, table.md and summary.json from the records."""
     from experiments import commands
 
     commands.stage("report", folder, data_dir, "inline")
 
 
+@app.command("train-prior")
+def train_prior(
+    kind: Annotated[Literal["gaussian", "mixture", "vae"], typer.Option(help="Gaussians have full covariances.")],
+    out: Annotated[Path, typer.Option(help="The file to write, *.safetensors.")],
+    data: Annotated[str, typer.Option(help="A data set; its test split is fitted to, which no client holds.")],
+    data_dir: DataDir = None,
+    path: Annotated[str | None, typer.Option(help="Your own images, for npz and folder.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="As data.image_size of the study.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Most images to use, a tenth of them to validate.")] = None,
+    components: Annotated[int, typer.Option(min=1, help="Of a mixture.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 50,
+    latents: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 20,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of a VAE's hidden layers.")] = 500,
+    decoder_std: Annotated[str, typer.Option(help="Of a VAE: shared or pixel (both learned), or a number.")] = "shared",
+    seed: int = 0,
+    json: AsJson = False,
+) -> None:
+    """Fit a prior to public images: a Gaussian, a mixture or a VAE in a file that attacks read."""
+    from experiments.fitting import Autoencoder
+    from experiments.priors import Order, command, parse_std
+    from fl_sim.data import Source
+
+    source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
+    vae = Autoencoder(latents=latents, hidden=hidden, decoder_std=parse_std(decoder_std), epochs=epochs)
+    command(Order(kind, source, images, components, vae, seed, out), json=json)
+
+
+@app.command()
+def tune(
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Of the tuning run: other images, weights and draws.")] = 77,
+    clients: Annotated[int, typer.Option(min=1, help="Clients attacked in each attacked round.")] = 8,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Tune on the reported images themselves, as papers do: an upper bound.")
+    ] = False,
+    out: Out = None,
+    data_dir: DataDir = None,
+    executor: Where = "ray",
+) -> None:
+    """Find the attacks' settings on images that the study does not report."""
+    from experiments import commands
+
+    commands.tune(study, overrides or [], out, data_dir, executor, seed=seed, clients=clients, oracle=oracle)
+
+
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="attacks|defenses|datasets|models|studies", help="What to list.")],
+    what: Annotated[
+        str, typer.Argument(metavar="attacks|defenses|datasets|models|priors|studies", help="What to list.")
+    ],
     json: AsJson = False,
 ) -> None:
     """What there is by name, with parameters."""

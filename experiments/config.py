@@ -49,9 +49,21 @@ class Part(BaseModel):
 
 
 class AttackPart(Part):
-    """``label`` tells two settings of one attack apart."""
+    """An attack and how it is set.
+
+    ``label`` tells two settings of one attack apart. ``only`` lists the defenses it is run against; all where it is
+    empty. ``tuned`` holds other arguments for the defense named; ``tune`` holds values for ``fl-sim tune`` to try,
+    argument by argument. A defense is named as in reports: ``gaussian(std=0.1)``, stacks with `` + ``.
+    """
 
     label: str = ""
+    only: list[str] = []
+    tuned: dict[str, dict[str, Any]] = {}
+    tune: dict[str, list[Any]] = {}
+
+    def against(self, defense: str) -> "AttackPart":
+        """As it is set where this is the defense."""
+        return AttackPart(name=self.name, label=self.label, **{**self.arguments, **self.tuned.get(defense, {})})
 
     def key(self) -> str:
         return self.label or self.name
@@ -100,6 +112,7 @@ class Evaluation(Section):
 
     test_images: Count = 1000  # for accuracy
     public_images: Count = 500  # for the controls and as distractors
+    delta: Annotated[float, Field(gt=0)] | None = None  # L2 distance in normalised space that counts as found; 20 dB
     lpips: bool = True
 
 

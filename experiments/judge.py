@@ -18,6 +18,7 @@ from fl_sim.metrics.image import mse, psnr, ssim
 from fl_sim.metrics.labels import label_accuracy
 from fl_sim.metrics.matching import match, squared_distances
 from fl_sim.metrics.perceptual import Lpips, Unavailable
+from fl_sim.metrics.risk import default_delta, distance
 from fl_sim.runtime.cells import CellStore, Key
 
 JSON = dict[str, Any]
@@ -49,7 +50,7 @@ class Judge:
     def judge(self, attack: str, key: Key, guess: Reconstruction, lpips: Lpips | Unavailable) -> JSON:
         real = self.truth(key)
         images = guess.images[match(guess.images, real.images)]
-        candidates = self.candidates(key)
+        candidates, task = self.candidates(key), self.data.task()
         seen = perceptual(lpips, images, real.images)
         return {
             "outcome": guess.outcome,
@@ -58,6 +59,8 @@ class Judge:
             "ssim": ssim(images, real.images).tolist(),
             "lpips": seen.tolist() if isinstance(seen, Tensor) else None,
             "mse": mse(images, real.images).tolist(),
+            "distance": distance(images, real.images, task.std).tolist(),
+            "delta": self.cell.study.evaluation.delta or default_delta(task.image_shape, task.std),
             "label_accuracy": label_accuracy(guess.labels, real.labels),
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
             "candidates": len(candidates) - 1,  # others than the true image
@@ -110,9 +113,10 @@ class Judge:
 
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
-    figures = ("psnr", "ssim", "lpips", "mse", "label_accuracy", "identification_rank", "candidates", "controls")
+    distances = ("psnr", "ssim", "lpips", "mse", "distance", "delta")
+    others = ("label_accuracy", "identification_rank", "candidates", "controls")
     spent = ("loss", "iterations", "seconds", "device")
-    return {"outcome": "failed", "reason": reason, **dict.fromkeys((*figures, *spent)), "notes": {}}
+    return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}
 
 
 def perceptual(lpips: Lpips | Unavailable, images: Tensor, real: Tensor) -> Tensor | Unavailable:

@@ -29,7 +29,7 @@ def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:
         labels=labels,
         defense_level=level,
         defense_kinds=tuple(p.name for p in cell.study.defenses) if level >= DefenseKnowledge.KIND else (),
-        defenses=job.update_defenses if level >= DefenseKnowledge.PARAMETERS else None,
+        defenses=job.defenses if level >= DefenseKnowledge.PARAMETERS else None,
         randomness=drawn(job, seen) if level >= DefenseKnowledge.RANDOMNESS else {},
     )
     return replace(seen, knowledge=known)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from attacks.likelihoods import tells
+from attacks.likelihoods import informs
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
-from experiments.report import Picture, ReportInput, render, summarise
+from experiments.report import Picture, ReportInput, markdown, render, summarise
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
@@ -21,11 +21,12 @@ _SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what i
 
 
 def present(run: Run) -> tuple[str, list[JSON]]:
-    """Write ``report.html`` and ``summary.json``; returns the page's path and the summary's rows."""
+    """Write ``report.html``, ``table.md`` and ``summary.json``; returns the page's path and the summary's rows."""
     found = report_input(run)
     path = run.store.path / "report.html"
     rows = summarise(found)
     files.write(path, render(found).encode())
+    files.write(run.store.path / "table.md", markdown(found).encode())
     files.write_json(run.store.path / "summary.json", {"study": run.study.name, "hash": found.study_hash, "rows": rows})
     return str(path), rows
 
@@ -49,13 +50,13 @@ def report_input(run: Run) -> ReportInput:
 
 
 def adaptive(run: Run) -> list[tuple[str, str]]:
-    """Cell and attack, where the attack is granted the defense and makes use of it; undefended, there is none."""
+    """Cell and attack, where the attack is granted the defense and makes use of it; never of an aggregate."""
     return [
         (cell.name, part.key())
         for cell in run.cells
-        if cell.study.adversary.defense in {"parameters", "randomness"}
+        if cell.study.adversary.defense in {"parameters", "randomness"} and cell.study.adversary.view == "client"
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and tells(cell.job(run.data_dir).update_defenses)
+        if "defense" in attack(part).needs and informs(cell.job(run.data_dir).defenses)
     ]
 
 

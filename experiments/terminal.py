@@ -10,7 +10,7 @@ from rich.table import Table
 
 _CAPTION = (
     "PSNR in dB over n images. control: median of the same attack on an unrelated gradient. "
-    "found: the true image comes first in a line-up."
+    "risk: share of images farther off than delta. found: the true image comes first in a line-up."
 )
 
 
@@ -18,7 +18,7 @@ def results(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of ``experiments.report.summarise``: a line a setting, and under it one an attack."""
     table = Table(box=box.SIMPLE, caption=_CAPTION, caption_justify="left")
     table.add_column("", overflow="fold")
-    for name in ("n", "median", "mean [95 %]", "control", "found"):
+    for name in ("n", "median", "mean [95 %]", "control", "risk", "found"):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for setting, mine in groupby(rows, key=lambda row: row["setting"]):
         attacks = list(mine)
@@ -43,7 +43,7 @@ def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
     if psnr is None:
-        return [f"  {row['attack']}", "0", "-", "failed", "-", "-"]
+        return [f"  {row['attack']}", "0", "-", "failed", "-", "-", "-"]
     spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
     return [
         f"  {row['attack']}",
@@ -51,5 +51,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{psnr['median']:.1f}",
         f"{psnr['mean']:.1f}{spread}",
         "-" if unrelated is None else f"{unrelated['median']:.1f}",
+        "-" if row["risk"] is None else f"{row['risk']['value']:.2f}",
         "-" if seen is None else f"{seen['count']}/{seen['n']}",
     ]

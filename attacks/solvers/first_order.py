@@ -18,6 +18,9 @@ _LOOK_EVERY = 25  # steps between two looks at the score; each waits for the dev
 class Adam(Solver):
     """Adam (arXiv 1412.6980) on all trials at once, projected after each step.
 
+    The best point of the last eighth of the steps is kept: early in a search that ends in a poor minimum, a point may
+    score better than the end and be a worse picture (experiments/LOG.md). A search cut short keeps the best it had.
+
     Args:
         steps: Most steps to take.
         step_size: Of Adam, in units of the variables.
@@ -40,23 +43,25 @@ class Adam(Solver):
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
         point = {name: v.detach().clone().requires_grad_() for name, v in start.items()}
         adam = torch.optim.Adam(point.values(), lr=self.step_size)
-        best, clock, step = Best(point), Clock(self.seconds), 0
-        outcome = Outcome.OUT_OF_STEPS
+        best = early = Best(point)
+        clock, settled, step = Clock(self.seconds), -(-7 * self.steps // 8), 0
         for step in range(self.steps):
+            if step == settled:
+                early, best = best, Best(point)
             cost = objective(point, step / self.steps)
             best.offer(point, cost.score)
             self._descend(adam, point, cost.descended, self._rate(step))
             self._write(point, project(point))
             if step % _LOOK_EVERY == _LOOK_EVERY - 1 and (stop := self._stop(best, clock)):
-                return best.solution(stop, step + 1)
+                return _either(best, early).solution(stop, step + 1)
             if clock.over():
-                return best.solution(Outcome.OUT_OF_TIME, step + 1)
+                return _either(best, early).solution(Outcome.OUT_OF_TIME, step + 1)
         best.offer(point, objective(point, 1.0).score)
-        return best.solution(self._stop(best, clock) or outcome, step + 1)
+        return _either(best, early).solution(self._stop(best, clock) or Outcome.OUT_OF_STEPS, step + 1)
 
     def _descend(self, adam: torch.optim.Adam, point: Point, cost: Tensor, rate: float) -> None:
         variables = list(point.values())
-        gradients = torch.autograd.grad(cost.sum(), variables)
+        gradients = torch.autograd.grad(cost.sum(), variables, materialize_grads=True)
         for variable, gradient in zip(variables, gradients, strict=True):
             finite = gradient.nan_to_num(0.0, 0.0, 0.0)
             variable.grad = finite.sign() if self.signed else finite
@@ -79,3 +84,8 @@ class Adam(Solver):
         with torch.no_grad():
             for name, variable in point.items():
                 variable.copy_(projected[name])
+
+
+def _either(late: Best, early: Best) -> Best:
+    """``late``, unless nothing in it is a number."""
+    return late if late.score.isfinite().any() else early

@@ -2,21 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from torch import Generator, Tensor
 
-from attacks.problem import Problem
+from attacks.problem import Guess, Problem
 
 Point: TypeAlias = Mapping[str, Tensor]
 """Named variables, each with a leading trial dimension ``T``."""
-
-
-class Guess(NamedTuple):
-    """What a point stands for: images ``(T, N, C, H, W)`` in [0, 1] units (not clamped), labels ``(T, N[, K])``."""
-
-    images: Tensor
-    labels: Tensor
 
 
 class Variables(ABC):

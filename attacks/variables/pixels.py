@@ -3,12 +3,15 @@
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Generator
 
-from attacks.problem import Problem
-from attacks.variables.base import Guess, Point, Variables
+from attacks.problem import Guess, Problem
+from attacks.variables.base import Point, Variables
+from attacks.variables.starts import STARTS, Wanted
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
+from fl_sim.core.stochastic import draw_noise
 
 PIXELS, LOGITS = "pixels", "logits"
 
@@ -18,40 +21,59 @@ class Pixels(Variables):
     """Pixels in the model's normalised space, ``(x - mean) / std`` per channel.
 
     Args:
-        init: ``normal``: N(0, 1) per normalised pixel; ``uniform``: U(0, 1) per pixel; ``mean``: the mean colour.
-        spread: Multiplies the random part of the start.
+        init: ``normal``: N(0, 1) per normalised pixel; ``uniform``: U(0, 1) per pixel; ``patterned``: a random tile,
+            repeated; ``mean``: the mean colour; ``dark``, ``light``: black, white; ``image``: one of your own.
+        spread: Multiplies the start's distance from the mean colour.
+        tile: Side of the tile of ``patterned``, pixels.
+        image: Path of a .npy with ``(C, H, W)`` floats in [0, 1], for ``init = "image"``.
         box: Whether images are kept inside [0, 1] after each step.
         labels: ``given``: those granted or inferred; ``joint``: free logits, searched too (DLG), unless granted.
+        noise: What a stochastic model drew: its ``mean``, or ``joint``: searched too, from a draw of
+            its own law, at a cost of half its square: with a likelihood in nats, beside which that is not too much.
     """
 
-    init: Literal["normal", "uniform", "mean"] = "normal"
+    init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal"
     spread: NonNegativeFloat = 1.0
+    tile: PositiveInt = 4
+    image: str | None = None
     box: bool = True
     labels: Literal["given", "joint"] = "given"
+    noise: Literal["mean", "joint"] = "mean"
+
+    def __post_init__(self) -> None:
+        if (self.init == "image") != (self.image is not None):
+            raise ConfigError(
+                f'init = "image" and image, the path of a .npy, belong together, got init = {self.init!r} and '
+                f"image = {self.image!r}: give both or neither"
+            )
 
     def start(self, problem: Problem, trials: int, rng: Generator) -> Point:
         shape = (trials, problem.seen.update.num_examples, *problem.seen.task.image_shape)
-        if self.init == "uniform":
-            pixels = (torch.rand(shape, generator=rng).to(problem.device) - problem.mean) / problem.std
-        else:
-            pixels = torch.randn(shape, generator=rng).to(problem.device) * (self.init == "normal")
-        point = {PIXELS: self.spread * pixels}
+        wanted = Wanted(problem=problem, shape=shape, rng=rng, tile=self.tile, image=self.image)
+        point = {PIXELS: self.spread * STARTS[self.init](wanted)}
         if self._joint(problem):
             logits = torch.randn(*shape[:2], problem.seen.task.classes, generator=rng)
             point[LOGITS] = logits.to(problem.device)
+        if self.noise == "joint":
+            point.update(self._draws(problem, shape[:2], rng))
         return point
 
     def decode(self, point: Point, problem: Problem) -> Guess:
         images = problem.mean + problem.std * point[PIXELS]
-        if LOGITS in point:
-            return Guess(images, point[LOGITS].softmax(-1))
-        return Guess(images, problem.labels.expand(len(images), -1))
+        labels = point[LOGITS].softmax(-1) if LOGITS in point else problem.labels.expand(len(images), -1)
+        return Guess(images, labels, {name: v for name, v in point.items() if name not in {PIXELS, LOGITS}})
 
     def project(self, point: Point, problem: Problem) -> Point:
         if not self.box:
             return point
         low, high = -problem.mean / problem.std, (1 - problem.mean) / problem.std
         return {**point, PIXELS: point[PIXELS].clamp(low, high)}
+
+    @staticmethod
+    def _draws(problem: Problem, shape: tuple[int, int], rng: Generator) -> Point:
+        trials, images = shape
+        drawn = draw_noise(problem.model, trials * images, rng)
+        return {name: z.view(trials, images, -1).to(problem.device) for name, z in drawn.items()}
 
     def _joint(self, problem: Problem) -> bool:
         return self.labels == "joint" and problem.seen.knowledge.labels is None

@@ -54,6 +54,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "refused": _refused(report),
+        "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
         "budgets": _most_iterations(report),
         "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
         "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),

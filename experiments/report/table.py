@@ -15,6 +15,7 @@ from experiments.report.input import (
     settings,
 )
 from fl_sim.metrics.intervals import mean_interval
+from fl_sim.metrics.risk import risk
 
 CONTROLS = ("unrelated_gradient", "mean_image", "nearest_public")
 
@@ -23,9 +24,10 @@ def summarise(report: ReportInput) -> list[Json]:
     """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
-    the mean's 95 % interval. ``identified``: images ranked first, of how many, among how many others, and those
-    of the unrelated-gradient control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control,
-    image by image, in dB. ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
+    the mean's 95 % interval. ``risk``: the share of images farther than ``delta`` from the original, with its interval.
+    ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
+    control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
+    ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
     """
     return [
         _row(report, setting, attack, records)
@@ -49,6 +51,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "ssim": _spread(per_image(records, "ssim")),
         "lpips": _spread(per_image(records, "lpips")),
         "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
+        "risk": _risk(done),
         "identified": _identified(done),
         "controls": {name: _control(list(against_control(records, name))) for name in CONTROLS},
         "accuracy": final_accuracy(report, setting),
@@ -71,6 +74,14 @@ def _control(pairs: list[tuple[float, float]]) -> Json | None:
     gains = [attack - control for attack, control in pairs]
     spread = _spread([control for _, control in pairs])
     return {**(spread or {}), "gain": mean_interval(gains)._asdict(), "largest_gain": max(gains)}
+
+
+def _risk(done: list[Json]) -> Json | None:
+    distances = [d for record in done for d in record["distance"]]
+    if not distances:
+        return None
+    delta = done[0]["delta"]
+    return {"delta": delta, "n": len(distances), **risk(distances, delta)._asdict()}
 
 
 def _identified(done: list[Json]) -> Json | None:

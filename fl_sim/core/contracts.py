@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from fl_sim.core.errors import FlSimError, UnmetKnowledgeError
-from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
+from fl_sim.core.density import Choice, Interval, Noise
+from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
+from fl_sim.core.knowledge import DefenseKnowledge
 from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
 
 _GRANTED: Mapping[str, Callable[[Observation], bool]] = {
@@ -89,11 +90,15 @@ class Protected:
 
     update: Update
     stats: Mapping[str, float]
-    randomness: Mapping[str, Tensor] = field(default_factory=dict)
+    randomness: Tensors = field(default_factory=dict)
 
 
 class Defense(ABC):
-    """Rewrites an update on the client, before it is sent."""
+    """Rewrites an update on the client, before it is sent.
+
+    What an adversary who knows it can use is said by the methods below; :mod:`fl_sim.core.density` joins those of a
+    stack. A mechanism has at least one of them, or its stack has no density.
+    """
 
     codec: ClassVar[Codec] = Dense()
     leaks: ClassVar[frozenset[str]] = frozenset()
@@ -102,13 +107,27 @@ class Defense(ABC):
     @abstractmethod
     def protect(self, update: Update, rng: Generator) -> Protected: ...
 
-    @abstractmethod
-    def log_likelihood(self, observed: Tensors, clean: Tensors, knowledge: Knowledge) -> Tensor:
-        """``log p(observed | clean)`` with its constants, in nats; a scalar, differentiable in ``clean``.
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """What may have become of each entry of ``clean`` ``(T, *shape)``, independently; differentiable in it.
+
+        Args:
+            drawn: What this mechanism drew, where the adversary knows it; empty otherwise.
 
         Raises:
-            NoDensityError: It has none; the error names the surrogate to use.
+            NoDensityError: There is no such finite list.
         """
+        del clean, drawn
+        raise NoDensityError(f"{type(self).__name__} before noise has no density")
+
+    def noise(self, num_examples: int) -> Noise | None:
+        """The law of the independent noise it adds to every entry; ``None``: it adds none."""
+        del num_examples
+        return None
+
+    def bounds(self, output: Interval) -> Interval | None:
+        """Between what its input must have been, given bounds on its output; ``None``: it says nothing of that."""
+        del output
+        return None
 
 
 class DataDefense(ABC):
@@ -124,6 +143,18 @@ class GradientDefense(ABC):
     @abstractmethod
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
         """Named like ``weights``; replaces the plain mean gradient."""
+
+
+class ExampleDefense(GradientDefense):
+    """Joins the gradients of single examples into one, and adds noise: DP-SGD (arXiv 1607.00133)."""
+
+    @abstractmethod
+    def join(self, examples: Tensors) -> Tensors:
+        """``(T, N, *shape)`` to ``(T, *shape)``, before noise; differentiable."""
+
+    @abstractmethod
+    def noise(self, num_examples: int) -> Noise | None:
+        """The law of the noise on every entry of what is joined; ``None``: none."""
 
 
 AnyDefense = Defense | DataDefense | GradientDefense

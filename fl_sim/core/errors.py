@@ -4,7 +4,7 @@
   - ConfigError          a study or a command is wrong; holds all problems at once
   - MissingDataError     a data set or weight file is not where it was looked for
   - UnmetKnowledgeError  an attack needs what this adversary may not know
-  - NoDensityError       a defense has no density; names the surrogate distance to use instead
+  - NoDensityError       a defense, or a stack of them, has no density
   - RefusedReplyError    a client's reply is not what the protocol promises
   - StoreError           a run folder cannot be read, or belongs to another study
 
@@ -40,16 +40,7 @@ class UnmetKnowledgeError(FlSimError):
 
 
 class NoDensityError(FlSimError):
-    """A defense has no (finite) density.
-
-    Args:
-        reason: Why there is none.
-        surrogate: Name of the distance an adversary who knows the defense should use: see ``attacks.likelihoods``.
-    """
-
-    def __init__(self, reason: str, *, surrogate: str) -> None:
-        self.surrogate = surrogate
-        super().__init__(reason)
+    """A mechanism, or a stack of them, has no density that an attack could use; says why."""
 
 
 class RefusedReplyError(FlSimError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fl_sim.core.contracts import Defense
+    from fl_sim.core.contracts import AnyDefense
 
 
 class DefenseKnowledge(IntEnum):
@@ -31,11 +31,11 @@ class Knowledge:
         defense_level: How much of the defense is known.
         defense_kinds: Names of the mechanisms in their order, from level KIND; empty when unknown or undefended.
         defenses: The mechanisms themselves, from level PARAMETERS.
-        randomness: What they drew, from level RANDOMNESS, by name.
+        randomness: What they drew, from level RANDOMNESS, as ``place/name``: the place in ``defenses``, its own name.
     """
 
     labels: Tensor | None = None
     defense_level: DefenseKnowledge = DefenseKnowledge.UNKNOWN
     defense_kinds: tuple[str, ...] = ()
-    defenses: tuple[Defense, ...] | None = None
+    defenses: tuple[AnyDefense, ...] | None = None
     randomness: Mapping[str, Tensor] = field(default_factory=dict)

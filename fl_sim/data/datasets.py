@@ -10,6 +10,7 @@ from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.data.cifar import cifar10, cifar100
 from fl_sim.data.own import folder, npz
 from fl_sim.data.published import digits, mnist
+from fl_sim.data.synthetic import dist_gaussian, dist_gmm
 from fl_sim.data.transforms import to_square
 from fl_sim.data.types import Dataset, Source, Split
 
@@ -19,6 +20,8 @@ DATASETS: Mapping[str, Callable[[Source], Dataset]] = MappingProxyType(
         "mnist": mnist,
         "cifar10": cifar10,
         "cifar100": cifar100,
+        "dist_gaussian": dist_gaussian,
+        "dist_gmm": dist_gmm,
         "npz": npz,
         "folder": folder,
     }

@@ -8,8 +8,8 @@ _CHUNK = 4096  # images resized at once: bounds the float64 copy
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Uint8 pixels as float32 in [0, 1]; exact, so equal on every machine."""
-    return images.float() / 255
+    """Uint8 pixels as float32 in [0, 1]; exact, so equal on every machine. Float32 ones are that already."""
+    return images if images.is_floating_point() else images.float() / 255
 
 
 def to_square(images: Tensor, size: int) -> Tensor:

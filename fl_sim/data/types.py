@@ -15,7 +15,7 @@ from fl_sim.data.cache import Arrays
 
 
 class Split(NamedTuple):
-    """Images ``(N, C, H, W)`` uint8 and labels ``(N,)`` int64."""
+    """Images ``(N, C, H, W)``, uint8 or (drawn, not read) float32 in [0, 1], and labels ``(N,)`` int64."""
 
     images: Tensor
     labels: Tensor

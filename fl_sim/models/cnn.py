@@ -1,6 +1,7 @@
 """Plain convolutional networks with average pooling, as attacked in the Bayesian framework's experiments."""
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import nn
 
@@ -8,11 +9,12 @@ from fl_sim.core.types import Task
 from fl_sim.models.layers import flat_size
 
 
-def cnn(task: Task) -> nn.Module:
+def cnn(task: Task, init: Literal["torch", "lecun"] = "torch") -> nn.Module:
     """Two 3x3 convolutions (32, 64), each average-pooled, and a layer of 100: 333,526 weights on MNIST.
 
-    Source: Balunovic et al. 2022 (arXiv:2111.04706), Table 2. Returns logits, not their log-softmax; PyTorch's
-    initialisation, not JAX's.
+    Source: Balunovic et al. 2022 (arXiv:2111.04706), Table 2. Returns logits, not their log-softmax. ``init``:
+    PyTorch's, or ``lecun``, that of the authors' Flax net: weights N(0, 1 / fan_in), sqrt(3) times larger, and zero
+    biases; early gradients are several times larger then.
     """
     net = nn.Sequential(
         OrderedDict(
@@ -24,7 +26,8 @@ def cnn(task: Task) -> nn.Module:
             pool2=nn.AvgPool2d(2),
         )
     )
-    return _with_classifier(net, task, (100,))
+    whole = _with_classifier(net, task, (100,))
+    return whole if init == "torch" else whole.apply(_lecun)
 
 
 def convbig(task: Task) -> nn.Module:
@@ -43,6 +46,13 @@ def convbig(task: Task) -> nn.Module:
         )
     )
     return _with_classifier(net, task, (2000, 1000))
+
+
+def _lecun(layer: nn.Module) -> None:
+    if isinstance(layer, (nn.Linear, nn.Conv2d)):
+        assert layer.bias is not None
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        nn.init.zeros_(layer.bias)
 
 
 def _with_classifier(net: nn.Sequential, task: Task, widths: tuple[int, ...]) -> nn.Sequential:

@@ -8,7 +8,7 @@ RUN/
   cells/CELL/observations/r0001-c0000.safetensors
   cells/CELL/reconstructions/ATTACK/r0001-c0000.safetensors, or .failed.json
   records.jsonl                                a line a judged reconstruction
-  report.html, summary.json, log.txt
+  report.html, table.md, summary.json, log.txt
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from fl_sim.runtime import files
 from fl_sim.runtime.cells import CellStore
 from fl_sim.runtime.files import JSON
 
-_OWN = {".lock", "run.json", "cells", "records.jsonl", "report.html", "summary.json", "log.txt"}
+_OWN = {".lock", "run.json", "cells", "records.jsonl", "report.html", "table.md", "summary.json", "log.txt"}
 
 
 class RunStore:

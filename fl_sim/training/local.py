@@ -6,9 +6,10 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
+from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import subtract
 from fl_sim.core.types import Batch, Protocol, Tensors, Update
 
@@ -76,13 +77,30 @@ def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool
     return Gradient(dict(zip(weights, grads, strict=True)), loss, buffers)
 
 
+def example_gradients(model: nn.Module, state: State, batch: Batch) -> Tensors:
+    """The gradient of each example alone, each tensor ``(N, *shape)``; batch norm must be in eval mode.
+
+    Buffers of N rows in ``state`` that the model itself does not have so long are draws, one an example.
+    """
+    own = dict(model.named_buffers())
+    noise = {name: b for name, b in state.buffers.items() if b.shape != own[name].shape}
+    fixed = {name: b for name, b in state.buffers.items() if name not in noise}
+
+    def loss(weights: Tensors, image: Tensor, label: Tensor, drawn: Tensors) -> Tensor:
+        buffers = {**fixed, **{name: z[None] for name, z in drawn.items()}}
+        return loss_of(model, State(weights, buffers), Batch(image[None], label[None]))[0]
+
+    weights = {name: w.detach() for name, w in state.weights.items()}
+    return dict(vmap(grad(loss), in_dims=(None, 0, 0, 0))(weights, batch.images, batch.labels, noise))
+
+
 def local_update(
     model: nn.Module, start: State, batch: Batch, protocol: Protocol, order: Generator, rule: GradientRule = gradient
 ) -> tuple[Update, float]:
     """Run ``protocol`` from ``start`` on ``batch``.
 
     Args:
-        order: Shuffles the images of each epoch (``fedavg``).
+        order: Shuffles the images of each epoch (``fedavg``), and draws what a stochastic model draws.
         rule: Computes each batch's gradient; a defense may replace the plain one.
 
     Returns:
@@ -90,14 +108,15 @@ def local_update(
     """
     model.train(protocol.batchnorm == "train")
     if protocol.mode == "fedsgd":
-        first = rule(model, start, batch)
-        return _update(first.tree, first.buffers, batch, protocol), first.loss.item()
+        first = rule(model, _drawn(model, start, batch, order), batch)
+        buffers = {name: first.buffers[name] for name in start.buffers}
+        return _update(first.tree, buffers, batch, protocol), first.loss.item()
     state, velocity, losses = start, dict[str, Tensor](), list[float]()
     for part in minibatches(batch, protocol, order):
-        step = rule(model, state, part)
+        step = rule(model, _drawn(model, state, part, order), part)
         velocity = {k: protocol.momentum * velocity[k] + g if velocity else g for k, g in step.tree.items()}
         moved = {k: w - protocol.learning_rate * velocity[k] for k, w in state.weights.items()}
-        state = State(moved, step.buffers)
+        state = State(moved, {name: step.buffers[name] for name in start.buffers})
         losses.append(step.loss.item())
     return _update(subtract(state.weights, start.weights), state.buffers, batch, protocol), losses[0]
 
@@ -118,6 +137,11 @@ def evaluate(model: nn.Module, state: State, batch: Batch) -> tuple[float, float
             [functional_call(model, {**state.weights, **state.buffers}, (i,)) for i in torch.split(batch.images, 256)]
         )
     return cross_entropy(logits, batch.labels).item(), (logits.argmax(1) == batch.labels).float().mean().item()
+
+
+def _drawn(model: nn.Module, state: State, batch: Batch, rng: Generator) -> State:
+    """``state`` with what a stochastic model draws for ``batch`` among its buffers."""
+    return state._replace(buffers={**state.buffers, **draw_noise(model, len(batch.labels), rng)})
 
 
 def _update(delta: Tensors, buffers: Tensors, batch: Batch, protocol: Protocol) -> Update:

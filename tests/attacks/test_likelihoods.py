@@ -1,144 +1,186 @@
-"""Each likelihood against numpy on the flat vectors of each trial."""
+"""Each distance against loops over the tensors of each trial, in numpy."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, KeptL2, Likelihood
+from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood, Nothing
 from attacks.problem import Problem
-from defenses.noise import Gaussian
-from defenses.quantization import Quantize
-from defenses.sparsification import TopK
+from defenses.noise import Gaussian, Laplace
 from fl_sim.core.contracts import Defense
-from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
-from fl_sim.core.trees import flat, scale
-from fl_sim.core.types import Batch, Observation, Protocol, Tensors
-from tests.conftest import observe
+from fl_sim.core.trees import scale
+from fl_sim.core.types import Observation, Tensors
+from tests.attacks.problems import cost, image_gradient, made_up, problem_of
 
 Vector = NDArray[np.float64]
-SHAPES = {"w": (5, 4), "b": (5,)}
+Pairs = Sequence[tuple[Vector, Vector]]  # of each tensor: the guess's entries and the target's
+SHAPES = {"fc.weight": (5, 4), "fc.bias": (5,), "head.weight": (3, 5), "head.bias": (3,)}
+EQUAL, FALLING = [1, 1, 1, 1], [1, 1, math.exp(-1), math.exp(-1)]
 TRIALS = 3
-
-
-def problem_of(seen: Observation, model: nn.Module, *defenses: Defense) -> Problem:
-    known = Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=defenses)
-    return Problem.of(replace(seen, knowledge=known), model, derive(0), "cpu")
+EXPONENTIAL, DROPPED = Layers(weights="exponential"), Layers(weights="exponential", dropped=("fc.bias", "head.bias"))
 
 
 @pytest.fixture
-def problem(seen: Observation, model: nn.Module) -> Problem:
-    """A target of two tensors, a third of whose entries are zero."""
+def problem() -> Problem:
+    """A target of four tensors, a third of whose entries are zero."""
     target = {k: torch.randn(s, generator=derive(0, k)) for k, s in SHAPES.items()}
-    pruned = {k: t * (torch.rand(t.shape, generator=derive(1, k)) > 1 / 3) for k, t in target.items()}
-    return replace(problem_of(seen, model), target=pruned)
+    return made_up({k: t * (torch.rand(t.shape, generator=derive(1, k)) > 1 / 3) for k, t in target.items()})
 
 
 def guesses() -> Tensors:
     return {k: torch.randn(TRIALS, *s, generator=derive(2, k)) for k, s in SHAPES.items()}
 
 
-def vectors(tree: Tensors, trial: int) -> Vector:
-    return np.concatenate([t[trial].double().numpy().ravel() for t in tree.values()])
+def pairs(tree: Tensors, target: Tensors, trial: int) -> Pairs:
+    return [(tree[k][trial].double().numpy().ravel(), target[k].double().numpy().ravel()) for k in SHAPES]
 
 
-def cosine(g: Vector, t: Vector) -> float:
-    return float(g @ t / np.linalg.norm(g) / np.linalg.norm(t))
+def squares(p: Pairs, by: Sequence[float]) -> float:
+    return sum(w * float(((g - t) ** 2).sum()) for w, (g, t) in zip(by, p, strict=True))
 
 
-FORMULAS: dict[str, tuple[Likelihood, Callable[[Vector, Vector], float]]] = {
-    "l2": (L2(), lambda g, t: float(((g - t) ** 2).sum())),
-    "l1": (L1(), lambda g, t: float(np.abs(g - t).sum())),
-    "kept": (KeptL2(), lambda g, t: float(((g - t)[t != 0] ** 2).sum())),
-    "cosine": (Cosine(), lambda g, t: 1 - cosine(g, t)),
-    "profile": (Cosine(form="profile"), lambda g, t: float(np.log(1 - cosine(g, t) * abs(cosine(g, t)) + 0.1) / 2)),
-    "kept cosine": (Cosine(over="kept"), lambda g, t: 1 - cosine(g[t != 0], t[t != 0])),
+def absolutes(p: Pairs, by: Sequence[float]) -> float:
+    return sum(w * float(np.abs(g - t).sum()) for w, (g, t) in zip(by, p, strict=True))
+
+
+def cosine(p: Pairs, by: Sequence[float] = EQUAL) -> float:
+    dot, guess, target = (
+        sum(w * float((x[a] * x[b]).sum()) for w, x in zip(by, p, strict=True)) for a, b in ((0, 1), (0, 0), (1, 1))
+    )
+    return dot / math.sqrt(guess * target)
+
+
+def kept(p: Pairs) -> Pairs:
+    return [(g[t != 0], t[t != 0]) for g, t in p]
+
+
+def profile(c: float) -> float:
+    return math.log(1 - c * abs(c) + 0.1) / 2
+
+
+FORMULAS: dict[str, tuple[Likelihood, Callable[[Pairs], float]]] = {
+    "l2": (L2(), lambda p: squares(p, EQUAL)),
+    "l2, exponential": (L2(layers=EXPONENTIAL), lambda p: squares(p, FALLING)),
+    "l2, dropped": (L2(layers=DROPPED), lambda p: squares(p[::2], FALLING[::2])),
+    "l1": (L1(), lambda p: absolutes(p, EQUAL)),
+    "l1, dropped": (L1(layers=DROPPED), lambda p: absolutes(p[::2], FALLING[::2])),
+    "cosine": (Cosine(), lambda p: 1 - cosine(p)),
+    "cosine, exponential": (Cosine(layers=EXPONENTIAL), lambda p: 1 - cosine(p, FALLING)),
+    "cosine, dropped": (Cosine(layers=DROPPED), lambda p: 1 - cosine(p[::2], FALLING[::2])),
+    "cosine, kept": (Cosine(over="kept"), lambda p: 1 - cosine(kept(p))),
+    "cosine, per tensor": (Cosine(per="tensor"), lambda p: float(np.mean([1 - cosine([x], [1]) for x in p]))),
+    "cosine, dropped per tensor": (
+        Cosine(per="tensor", layers=Layers(dropped=("fc.weight",))),
+        lambda p: float(np.mean([1 - cosine([x], [1]) for x in p[1:]])),
+    ),
+    "cosine, kept per tensor": (
+        Cosine(per="tensor", over="kept"),
+        lambda p: float(np.mean([1 - cosine([x], [1]) for x in kept(p)])),
+    ),
+    "profile": (Cosine(form="profile"), lambda p: profile(cosine(p))),
+    "profile, per tensor": (
+        Cosine(form="profile", per="tensor"),
+        lambda p: float(np.mean([profile(cosine([x], [1])) for x in p])),
+    ),
 }
+named = pytest.mark.parametrize("name", FORMULAS)
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@named
 def test_each_trial_gets_its_own_formula(name: str, problem: Problem) -> None:
     likelihood, formula = FORMULAS[name]
-    target = flat(problem.target).double().numpy()
-    expected = [formula(vectors(guesses(), i), target) for i in range(TRIALS)]
-    assert likelihood(guesses(), problem).tolist() == pytest.approx(expected, rel=1e-5)
+    expected = [formula(pairs(guesses(), problem.target, i)) for i in range(TRIALS)]
+    assert cost(likelihood, guesses(), problem).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", FORMULAS)
+@named
 def test_every_likelihood_is_least_at_the_target(name: str, problem: Problem) -> None:
     likelihood, _ = FORMULAS[name]
-    at_target = likelihood({k: t[None] for k, t in problem.target.items()}, problem)
-    floor = np.log(0.1) / 2 if name == "profile" else 0.0  # a log-likelihood has no natural zero
+    at_target = cost(likelihood, {k: t[None] for k, t in problem.target.items()}, problem)
+    floor = np.log(0.1) / 2 if name.startswith("profile") else 0.0  # a log-likelihood has no natural zero
     assert at_target.item() == pytest.approx(floor, abs=1e-3)
-    assert bool((likelihood(guesses(), problem) > floor + 0.1).all())
+    assert bool((cost(likelihood, guesses(), problem) > floor + 0.1).all())
 
 
 @pytest.mark.parametrize("factor", [1e-10, 1e3])
-@pytest.mark.parametrize("name", FORMULAS)
+@named
 def test_those_that_need_a_scale_are_those_that_see_it(name: str, factor: float, problem: Problem) -> None:
     likelihood, _ = FORMULAS[name]
     rescaled = replace(problem, target=scale(problem.target, factor))
-    blind = torch.allclose(likelihood(guesses(), problem), likelihood(guesses(), rescaled), rtol=1e-4)
+    blind = torch.allclose(cost(likelihood, guesses(), problem), cost(likelihood, guesses(), rescaled), rtol=1e-4)
     assert blind == (not likelihood.needs_scale)
     if blind:
-        larger = likelihood(scale(guesses(), factor), problem)
-        assert torch.allclose(larger, likelihood(guesses(), problem), rtol=1e-4)
+        larger = cost(likelihood, scale(guesses(), factor), problem)
+        assert torch.allclose(larger, cost(likelihood, guesses(), problem), rtol=1e-4)
 
 
 def test_what_was_not_kept_is_ignored(problem: Problem) -> None:
     changed = {k: g + 7 * (problem.target[k] == 0) for k, g in guesses().items()}
-    for likelihood in (KeptL2(), Cosine(over="kept")):
-        assert torch.equal(likelihood(changed, problem), likelihood(guesses(), problem))
-    assert not torch.allclose(L2()(changed, problem), L2()(guesses(), problem))
+    for likelihood, blind in ((Cosine(over="kept"), True), (Cosine(), False), (L2(), False)):
+        assert torch.equal(cost(likelihood, changed, problem), cost(likelihood, guesses(), problem)) is blind
+
+
+def test_a_dropped_parameter_is_not_asked_for(problem: Problem) -> None:
+    """A defense may have made nonsense of it."""
+    spoilt = {k: g * (torch.nan if k.endswith("bias") else 1) for k, g in guesses().items()}
+    for likelihood in (L2(layers=DROPPED), L1(layers=DROPPED), Cosine(layers=DROPPED)):
+        assert torch.equal(cost(likelihood, spoilt, problem), cost(likelihood, guesses(), problem))
+        assert bool(cost(likelihood, spoilt, problem).isfinite().all())
+
+
+def test_layers_fall_by_e_and_a_weight_and_its_bias_are_one_layer() -> None:
+    """K16."""
+    names = ["net.conv.weight", "net.norm.weight", "net.norm.bias", "net.head.weight", "net.head.bias"]
+    falling = Layers(weights="exponential", dropped=("net.norm.weight",)).of(names)
+    assert falling == pytest.approx(
+        {names[0]: 1, names[2]: math.exp(-1), names[3]: math.exp(-2), names[4]: math.exp(-2)}
+    )
+    assert list(falling) == [names[0], *names[2:]]
+    assert set(Layers().of(names).values()) == {1.0}
+    assert list(Layers().of(names)) == names
 
 
 def test_the_profile_cosine_tells_opposite_from_orthogonal(problem: Problem) -> None:
     opposite = {k: -t[None] for k, t in problem.target.items()}
-    assert Cosine(form="profile")(opposite, problem).item() == pytest.approx(np.log(2.1) / 2, abs=1e-3)
-    assert Cosine(form="plain")(opposite, problem).item() == pytest.approx(2, abs=1e-5)
+    assert cost(Cosine(form="profile"), opposite, problem).item() == pytest.approx(np.log(2.1) / 2, abs=1e-3)
+    assert cost(Cosine(form="plain"), opposite, problem).item() == pytest.approx(2, abs=1e-5)
 
 
-def image_gradient(likelihood: Likelihood, problem: Problem, images: Tensor) -> Tensor:
-    images = images.detach().requires_grad_()
-    cost = likelihood(problem.gradients(images, problem.labels.expand(len(images), -1)), problem)
-    (found,) = torch.autograd.grad(cost.sum(), images)
-    return found
+@named
+def test_a_guess_without_gradient_can_be_left(name: str, problem: Problem) -> None:
+    """All units dead, or an image that the model is sure of: finite, and with a finite derivative."""
+    zeros = {k: torch.zeros(1, *s).requires_grad_() for k, s in SHAPES.items()}
+    total = cost(FORMULAS[name][0], zeros, problem).sum()
+    found = torch.autograd.grad(total, list(zeros.values()), allow_unused=True)
+    assert math.isfinite(total.item())
+    assert all(bool(g.isfinite().all()) for g in found if g is not None)
 
 
-def test_a_gaussian_density_and_squared_error_pull_alike(seen: Observation, model: nn.Module) -> None:
-    """K14: -log p and L2 / (2 std^2) differ by a constant."""
-    noisy = replace(seen, update=Gaussian(std=0.1).protect(seen.update, derive(1)).update)
-    problem = problem_of(noisy, model, Gaussian(std=0.1))
-    images = torch.rand(2, 1, 1, 8, 8, generator=derive(3))
-    density, squares = image_gradient(DefenseDensity(), problem, images), image_gradient(L2(), problem, images) / 0.02
-    assert (density - squares).abs().max() < 1e-5 * squares.abs().max()
-
-
-def test_the_density_is_the_defenses_own_in_the_units_that_were_sent(model: nn.Module, batch: Batch) -> None:
-    sent = observe(model, batch, Protocol(mode="fedavg", learning_rate=0.2))
-    defense = Gaussian(std=0.05)
-    problem = problem_of(sent, model, defense)
-    found = DefenseDensity()(problem.gradients(torch.zeros(1, 1, 1, 8, 8), problem.labels[None]), problem)
-    black = observe(model, Batch(torch.zeros(1, 1, 8, 8), batch.labels), sent.protocol).update.delta
-    assert found.item() == pytest.approx(-defense.log_likelihood(sent.update.delta, black, Knowledge()).item())
+def test_nothing_asks_for_nothing_and_says_nothing(problem: Problem) -> None:
+    misfit = Nothing().bind(problem)
+    assert misfit.of == "nothing"
+    assert bool((misfit.cost({}) == 0).all())
 
 
 @pytest.mark.parametrize(
-    ("defenses", "stand_in"),
-    [((), L2()), ((Quantize(),), L2()), ((TopK(keep=0.3),), KeptL2()), ((Gaussian(std=0.1), Quantize()), L2())],
-    ids=["undefended", "quantize", "topk", "a stack"],
+    ("defense", "distance", "factor"),
+    [(Gaussian(std=0.1), L2(), 1 / 0.02), (Laplace(scale=0.1), L1(), 1 / 0.1)],
+    ids=["gaussian and l2", "laplace and l1"],
 )
-def test_without_a_density_the_surrogate_stands_in(
-    seen: Observation, model: nn.Module, defenses: tuple[Defense, ...], stand_in: Likelihood
+def test_a_noises_density_and_its_distance_pull_alike(
+    seen: Observation, model: nn.Module, defense: Defense, distance: Likelihood, factor: float
 ) -> None:
-    for defense in defenses:
-        seen = replace(seen, update=defense.protect(seen.update, derive(0)).update)
-    problem = problem_of(seen, model, *defenses)
-    black = problem.gradients(torch.zeros(1, 1, 1, 8, 8), problem.labels[None])
-    expected = stand_in(black, problem).item() / (2 * 0.5**2)
-    assert DefenseDensity(std=0.5)(black, problem).item() == pytest.approx(expected)
+    """K14: ``-log p`` and ``L2 / (2 std^2)`` differ by a constant, as do it and ``L1 / scale``."""
+    noisy = replace(seen, update=defense.protect(seen.update, derive(1)).update)
+    problem = problem_of(noisy, model, defense)
+    images = torch.rand(2, 1, 1, 8, 8, generator=derive(3))
+    density = image_gradient(DefenseDensity(), problem, images)
+    plain = factor * image_gradient(distance, problem, images)
+    assert (density - plain).abs().max() < 1e-5 * plain.abs().max()

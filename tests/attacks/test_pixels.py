@@ -1,14 +1,24 @@
+import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
+from attacks.likelihoods import DefenseDensity
+from attacks.posterior import PosteriorSearch
 from attacks.problem import Problem
+from attacks.solvers import LBFGS
 from attacks.variables import Pixels
+from fl_sim import models
 from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Observation
+from fl_sim.core.stochastic import draw_noise
+from fl_sim.core.types import Batch, Observation, Reconstruction
+from fl_sim.metrics.image import psnr
+from tests.conftest import TASK, observe
 
 
 @pytest.fixture
@@ -50,9 +60,60 @@ def test_free_labels_are_weights_and_survive_the_projection(problem: Problem) ->
     guess = variables.decode(variables.project(variables.start(problem, 3, derive(1)), problem), problem)
     assert guess.labels.shape == (3, 1, 10)
     assert torch.allclose(guess.labels.sum(-1), torch.ones(3, 1))
+    assert guess.noise == {}
 
 
 def test_granted_labels_are_not_searched(problem: Problem) -> None:
     granted = replace(problem, seen=replace(problem.seen, knowledge=Knowledge(labels=torch.tensor([2]))))
     assert sorted(Pixels(labels="joint").start(granted, 1, derive(1))) == ["pixels"]
     assert sorted(Pixels(labels="joint").start(problem, 1, derive(1))) == ["logits", "pixels"]
+
+
+DRAW = "net.bottleneck.noise.draw"
+
+
+@pytest.fixture
+def drawing(batch: Batch) -> Problem:
+    """Of a client whose model drew four numbers for its image."""
+    net = models.build("mlp", TASK, 0, widths=[32], bottleneck=4)
+    return Problem.of(observe(net, batch), net, derive(0), "cpu")
+
+
+def test_draws_are_searched_from_their_own_law_only_where_asked_for(drawing: Problem) -> None:
+    variables = Pixels(noise="joint", spread=0)
+    start = variables.start(drawing, 2000, derive(1))
+    assert start[DRAW].shape == (2000, 1, 4)
+    assert stats.kstest(start[DRAW].flatten().numpy(), "norm").pvalue > 0.001
+    guess = variables.decode(variables.project(start, drawing), drawing)
+    assert list(guess.noise) == [DRAW]
+    assert torch.equal(guess.noise[DRAW], start[DRAW])
+    at_mean = Pixels().start(drawing, 3, derive(1))
+    assert sorted(at_mean) == ["pixels"]
+    assert Pixels().decode(at_mean, drawing).noise == {}
+
+
+def test_a_model_that_draws_nothing_has_no_draws_to_search(problem: Problem) -> None:
+    point = Pixels(noise="joint", labels="joint").start(problem, 2, derive(1))
+    assert sorted(point) == ["logits", "pixels"]
+    same = Pixels(labels="joint").start(problem, 2, derive(1))
+    assert all(torch.equal(point[k], same[k]) for k in point)
+
+
+def test_searching_the_draw_too_explains_what_its_mean_cannot(drawing: Problem, batch: Batch) -> None:
+    """The general form of K10, a maximum over images and draws together: it ends at the truth, and at its own price."""
+
+    def search(noise: Literal["mean", "joint"]) -> Reconstruction:
+        attack = PosteriorSearch(
+            likelihood=DefenseDensity(std=0.01), variables=Pixels(noise=noise), solver=LBFGS(steps=100)
+        )
+        return attack(drawing.seen, drawing.model, derive(0))
+
+    at_mean, joint = search("mean"), search("joint")
+    entries = sum(t.numel() for t in drawing.target.values())
+    (drawn,) = draw_noise(drawing.model, 1, derive(0, "order")).values()  # as the client drew it
+    price = drawn.square().sum().item() / 2
+    assert price > 0.1
+    assert joint.loss == pytest.approx(entries * math.log(math.sqrt(2 * math.pi) * 0.01) + price, abs=0.05)
+    assert joint.loss < at_mean.loss
+    assert psnr(at_mean.images, batch.images).item() < 25
+    assert psnr(joint.images, batch.images).item() > 50

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -6,17 +7,19 @@ from pydantic import ValidationError
 from torch import nn
 
 from attacks import ATTACKS
-from attacks.likelihoods import L2, Cosine, DefenseDensity, KeptL2, Likelihood
+from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Likelihood, Nothing
 from attacks.posterior import Annealing, PosteriorSearch
 from attacks.priors import TotalVariation
-from attacks.problem import Problem
-from attacks.solvers import Adam
+from attacks.problem import Guess, Problem
+from attacks.solvers import LBFGS, Adam, Solver
 from attacks.variables import Pixels
+from fl_sim import models
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Outcome, Protocol
-from tests.conftest import observe
+from tests.attacks.problems import cost
+from tests.conftest import TASK, observe
 
 TV = TotalVariation(weight=0.1)
 
@@ -46,12 +49,12 @@ def test_only_what_is_descended_is_annealed(seen: Observation, model: nn.Module)
     problem = Problem.of(seen, model, derive(0), "cpu")
     point = attack.variables.start(problem, 2, derive(1))
     guess = attack.variables.decode(point, problem)
-    likelihood = L2()(problem.gradients(*guess), problem)
+    likelihood = cost(L2(), problem.gradients(guess), problem)
     prior = 2 * TV(guess.images, problem)
     for progress, factor in ((0.0, 0.01), (0.25, 0.1), (0.5, 1.0), (1.0, 1.0)):
-        cost = attack.objective(problem)(point, progress)
-        assert torch.allclose(cost.score, likelihood + prior)
-        assert torch.allclose(cost.descended, factor * likelihood + prior)
+        found = attack.objective(problem, derive(0))(point, progress)
+        assert torch.allclose(found.score, likelihood + prior)
+        assert torch.allclose(found.descended, factor * likelihood + prior)
 
 
 def test_the_loss_is_the_untempered_objective_of_the_answer(seen: Observation, model: nn.Module) -> None:
@@ -59,11 +62,12 @@ def test_the_loss_is_the_untempered_objective_of_the_answer(seen: Observation, m
     found = attack(seen, model, derive(0))
     problem = Problem.of(seen, model, derive(0), "cpu")
     images = found.images[None]
-    expected = L2()(problem.gradients(images, found.labels[None]), problem) + TV(images, problem)
+    guess = Guess(images, found.labels[None])
+    expected = cost(L2(), problem.gradients(guess), problem) + TV(images, problem)
     assert found.loss == pytest.approx(expected.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", [L2(), KeptL2(), DefenseDensity()], ids=["l2", "kept", "density"])
+@pytest.mark.parametrize("likelihood", [L2(), L1(), DefenseDensity()], ids=["l2", "l1", "density"])
 def test_without_the_protocol_a_weight_change_needs_a_cosine(
     model: nn.Module, batch: Batch, likelihood: Likelihood
 ) -> None:
@@ -98,3 +102,31 @@ def test_an_attack_out_of_time_still_answers(name: str, seen: Observation, model
 def test_granted_labels_are_answered_even_by_a_search_for_labels(seen: Observation, model: nn.Module) -> None:
     granted = replace(seen, knowledge=Knowledge(labels=torch.tensor([9])))
     assert ATTACKS["dlg"](steps=5)(granted, model, derive(0)).labels.tolist() == [9]
+
+
+@pytest.mark.parametrize("labels", ["given", "joint"])
+@pytest.mark.parametrize("solver", [Adam(steps=200), LBFGS(steps=30)], ids=["adam", "lbfgs"])
+def test_without_a_likelihood_the_prior_is_all(
+    seen: Observation, model: nn.Module, solver: Solver, labels: Literal["given", "joint"]
+) -> None:
+    """Whatever was observed, and whatever else is searched."""
+    smooth = TotalVariation(weight=1.0, power=2)
+    attack = search(Nothing(), priors=(smooth,), variables=Pixels(labels=labels, box=False), solver=solver, restarts=2)
+    nonsense = replace(seen, update=replace(seen.update, delta={k: t * 1e6 for k, t in seen.update.delta.items()}))
+    for what in (seen, nonsense):
+        found = attack(what, model, derive(0))
+        assert found.loss < 0.01
+        assert found.images.std() < 0.05
+
+
+def test_a_model_that_draws_is_charged_for_what_is_supposed_to_be_drawn(batch: Batch) -> None:
+    """Half its square, beside the likelihood of the gradient that follows from it."""
+    net = models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
+    problem = Problem.of(observe(net, batch), net, derive(0), "cpu")
+    attack = search(L2(), variables=Pixels(noise="joint"), annealing=Annealing(first=0.1))
+    point = attack.variables.start(problem, 3, derive(1))
+    found, drawn = attack.objective(problem, derive(0))(point, 0.0), point["net.bottleneck.noise.draw"]
+    plain = cost(L2(), problem.gradients(attack.variables.decode(point, problem)), problem)
+    charged = torch.tensor([sum(z**2 for z in drawn[trial].flatten().tolist()) / 2 for trial in range(3)])
+    assert torch.allclose(found.score, plain + charged)
+    assert torch.allclose(found.descended, 0.1 * plain + charged)

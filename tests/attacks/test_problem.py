@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.problem import Problem, gradient_scale
+from attacks.problem import Guess, Problem, gradient_scale
 from fl_sim import models
 from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.seeds import derive
+from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat, subtract
 from fl_sim.core.types import Batch, Observation, Protocol, Tensors
 from fl_sim.training.local import gradient, state_of
@@ -70,9 +71,65 @@ def test_gradients_are_taken_at_the_broadcast_weights_trial_by_trial(seen: Obser
     other = models.build("mlp", TASK, 99, widths=[32])  # only its architecture counts
     problem = Problem.of(seen, other, derive(0), "cpu")
     images = torch.stack([torch.zeros_like(batch.images), batch.images])
-    found = problem.gradients(images, batch.labels.expand(2, -1))
+    found = problem.gradients(Guess(images, batch.labels.expand(2, -1)))
     assert largest_difference({k: g[1] for k, g in found.items()}, seen.update.delta) < 1e-6
     assert largest_difference({k: g[0] for k, g in found.items()}, seen.update.delta) > 1e-3
+
+
+DRAW = "net.bottleneck.noise.draw"
+
+
+def drawing() -> nn.Module:
+    return models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
+
+
+def several(trials: int, images: int) -> Guess:
+    """Of a model that draws; labels are weights of classes."""
+    pixels = torch.rand(trials, images, *TASK.image_shape, generator=derive(0, "pixels"))
+    weights = torch.rand(trials, images, 10, generator=derive(0, "labels")).softmax(-1)
+    return Guess(pixels, weights, {DRAW: torch.randn(trials, images, 4, generator=derive(0, "draw"))})
+
+
+@pytest.mark.parametrize("drawn", [True, False], ids=["draws guessed", "draws at their mean"])
+def test_gradients_of_trials_and_of_examples_are_those_of_a_loop(drawn: bool) -> None:
+    net, guess = drawing(), several(3, 2)
+    guess = guess if drawn else guess._replace(noise={})
+    seen = observe(net, Batch(guess.images[0], torch.tensor([1, 2])))
+    problem = Problem.of(seen, net, derive(0), "cpu")
+    means, singles = problem.gradients(guess), problem.example_gradients(guess)
+    start = state_of(net)
+    for trial in range(3):
+        for name in start.weights:
+            assert torch.allclose(means[name][trial], singles[name][trial].mean(0), atol=1e-6)
+        for n in range(2):
+            noise = {DRAW: guess.noise[DRAW][trial, n, None]} if drawn else {}
+            one = Batch(guess.images[trial, n, None], guess.labels[trial, n, None])
+            alone = gradient(net, start._replace(buffers=noise), one).tree
+            assert largest_difference({k: g[trial, n] for k, g in singles.items()}, alone) < 1e-6
+
+
+def test_gradients_can_be_differentiated_in_all_that_is_guessed() -> None:
+    net, guess = drawing(), several(2, 2)
+    seen = observe(net, Batch(guess.images[0], torch.tensor([1, 2])))
+    problem = Problem.of(seen, net, derive(0), "cpu")
+    live = [guess.images.requires_grad_(), guess.labels.requires_grad_(), guess.noise[DRAW].requires_grad_()]
+    for found in (problem.gradients(guess), problem.example_gradients(guess)):
+        pulls = torch.autograd.grad(flat({k: g[0] for k, g in found.items()}).square().sum(), live)
+        assert all(bool((pull[0] != 0).any()) for pull in pulls)
+        assert all(bool((pull[1] == 0).all()) for pull in pulls)  # one trial is nothing to another
+
+
+def test_with_what_the_client_drew_the_guess_is_exact() -> None:
+    """The draw comes from the client's order generator; without it the truth does not explain what was sent."""
+    net = drawing()
+    batch = Batch(torch.rand(2, *TASK.image_shape, generator=derive(0)), torch.tensor([1, 2]))
+    seen = observe(net, batch)
+    problem = Problem.of(seen, net, derive(0), "cpu")
+    drawn = {name: z[None] for name, z in draw_noise(net, 2, derive(0, "order")).items()}
+    exact = problem.gradients(Guess(batch.images[None], batch.labels[None], drawn))
+    at_mean = problem.gradients(Guess(batch.images[None], batch.labels[None]))
+    assert largest_difference({k: g[0] for k, g in exact.items()}, seen.update.delta) < 1e-6
+    assert largest_difference({k: g[0] for k, g in at_mean.items()}, seen.update.delta) > 1e-3
 
 
 def test_granted_labels_are_not_inferred(seen: Observation, model: nn.Module) -> None:

@@ -1,20 +1,18 @@
 """Solvers on problems whose minimum is known."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attacks.solvers import LBFGS, Adam, Cost, Solver
-from attacks.solvers.base import Best
-from attacks.variables import Point
+from attacks.solvers import LBFGS, Adam, Solver
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Outcome
+from tests.attacks.bowls import Recorded, anywhere, bowl, cliff, start
 
-CURVATURE = torch.tensor([1.0, 3.0, 10.0])
 Make = Callable[..., Solver]
 
 
@@ -29,39 +27,6 @@ def lbfgs(**options: Any) -> Solver:
 
 
 both = pytest.mark.parametrize("make", [adam, lbfgs])
-
-
-@dataclass
-class Recorded:
-    """An objective that is its own score, and remembers what it was asked."""
-
-    cost: Callable[[Tensor], Tensor]
-    points: list[Tensor] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-    def __call__(self, point: Point, progress: float) -> Cost:
-        cost = self.cost(point["x"])
-        self.points.append(point["x"].detach().clone())
-        self.scores.append(cost.min().item())
-        return Cost(cost, cost)
-
-
-def bowl(x: Tensor) -> Tensor:
-    """Least, 0, at (1, 1, 1)."""
-    return (CURVATURE * (x - 1).square()).sum(1)
-
-
-def cliff(x: Tensor) -> Tensor:
-    """A bowl on the left; high up on the right a slope that ends in NaN at 60."""
-    return torch.where(x > 50, 100 + (x - 60).log(), (x - 1).square()).sum(1)
-
-
-def anywhere(point: Point) -> Point:
-    return point
-
-
-def start(*rows: float) -> Point:
-    return {"x": torch.tensor(rows)[:, None].expand(-1, 3).clone()}
 
 
 @both
@@ -88,11 +53,12 @@ def test_every_trial_is_searched_as_if_alone(make: Make) -> None:
 
 @both
 def test_the_best_iterate_is_returned_not_the_last(make: Make) -> None:
-    """Steps far too large: what follows is worse."""
-    options: dict[str, Any] = {"steps": 20, "schedule": "constant"} if make is adam else {"steps": 20}
+    """Steps far too large: what follows is worse. Adam chooses among the last eighth."""
+    options: dict[str, Any] = {"steps": 40, "schedule": "constant"} if make is adam else {"steps": 20}
     asked = Recorded(bowl)
     found = make(step_size=3.0, **options).solve(asked, start(0.5), anywhere)
-    assert found.score == min(asked.scores) < asked.scores[-1]
+    candidates = asked.scores[35:] if make is adam else asked.scores
+    assert found.score == min(candidates) < asked.scores[-1]
     assert bowl(found.point["x"]).item() == found.score
 
 
@@ -116,9 +82,10 @@ def test_when_nothing_is_finite_the_start_is_returned_and_said_to_be_so(make: Ma
 
 @both
 def test_a_diverging_line_ends_with_its_best_point(make: Make) -> None:
-    found = make().solve(Recorded(cliff), start(60.5), anywhere)
+    asked = Recorded(cliff)
+    found = make().solve(asked, start(60.5), anywhere)
     assert bool(found.point["x"].isfinite().all())
-    assert found.score < cliff(torch.full((1, 3), 60.5)).item()
+    assert found.score == min(s for s in (asked.scores[350:] if make is adam else asked.scores) if not math.isnan(s))
     assert found.outcome is (Outcome.OUT_OF_STEPS if make is adam else Outcome.NON_FINITE)
 
 
@@ -136,20 +103,6 @@ def test_below_the_tolerance_it_has_converged(make: Make) -> None:
     assert found.outcome is Outcome.CONVERGED
     assert found.score < 0.01
     assert found.iterations < 60
-
-
-def test_adam_goes_on_until_every_trial_has_converged() -> None:
-    found = adam(tolerance=0.01, schedule="constant").solve(Recorded(bowl), start(1.0, 20.0), anywhere)
-    assert found.outcome is Outcome.CONVERGED
-    assert found.iterations > 20 / 0.3
-
-
-def test_adam_moves_on_where_one_gradient_is_undefined() -> None:
-    def dented(x: Tensor) -> Tensor:
-        return ((x - 1).square() + 0 * x.square().sqrt()).sum(1)  # 0 times infinity at 0
-
-    found = adam().solve(Recorded(dented), {"x": torch.tensor([[0.0, 0.5, 2.0]])}, anywhere)
-    assert found.point["x"][0].tolist() == pytest.approx([0, 1, 1], abs=1e-3)
 
 
 def test_lbfgs_that_ran_away_tries_again_with_smaller_steps() -> None:
@@ -176,35 +129,3 @@ def test_the_start_is_not_written_to(make: Make) -> None:
     point = start(0.5)
     make().solve(Recorded(bowl), point, anywhere)
     assert torch.equal(point["x"], start(0.5)["x"])
-
-
-def test_points_are_compared_by_their_score_not_by_what_is_descended() -> None:
-    def annealed(point: Point, progress: float) -> Cost:
-        return Cost(progress * bowl(point["x"]), (point["x"] - 0.25).square().sum(1))
-
-    found = Adam(steps=400, step_size=0.01).solve(annealed, start(0.0), anywhere)
-    assert (found.point["x"] - 0.25).abs().max() < 0.02
-
-
-@pytest.mark.parametrize(("step", "share"), [(0, 1), (374, 1), (375, 0.1), (625, 0.01), (874, 0.01), (875, 0.001)])
-def test_adams_step_shrinks_at_three_five_and_seven_eighths(step: int, share: float) -> None:
-    assert Adam(steps=1000, step_size=0.2, schedule="steps")._rate(step) == pytest.approx(0.2 * share)
-
-
-def test_adams_other_schedules() -> None:
-    assert Adam(steps=10, step_size=0.2)._rate(9) == 0.2
-    assert Adam(steps=10, step_size=0.2, schedule="exponential", decay=0.5)._rate(3) == pytest.approx(0.025)
-
-
-def test_signed_adam_moves_every_variable_alike() -> None:
-    asked = Recorded(bowl)
-    Adam(steps=3, step_size=0.1, signed=True).solve(asked, start(0.0), anywhere)
-    assert asked.points[2].tolist() == [pytest.approx([0.2] * 3)]
-
-
-def test_the_best_keeps_the_first_of_equals_and_never_nan() -> None:
-    best = Best({"x": torch.zeros(2, 1)})
-    for value, score in ((1.0, [3.0, torch.nan]), (2.0, [3.0, torch.nan]), (3.0, [torch.nan, 5.0])):
-        best.offer({"x": torch.full((2, 1), value)}, torch.tensor(score))
-    assert best.point["x"].flatten().tolist() == [1, 3]
-    assert best.solution(Outcome.CONVERGED, 3).score == 3

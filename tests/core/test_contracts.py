@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from fl_sim.core.contracts import Attack, Dense
-from fl_sim.core.errors import FlSimError, UnmetKnowledgeError
+from fl_sim.core.contracts import Attack, Defense, Dense, Protected
+from fl_sim.core.density import Interval
+from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Budget, Observation, Outcome, Reconstruction
+from fl_sim.core.types import Budget, Observation, Outcome, Reconstruction, Update
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,19 @@ def test_with_all_needs_met_the_attack_runs(seen: Observation, model: nn.Module)
 def test_dense_sends_every_tensor_as_it_is() -> None:
     payload = {"w": torch.ones(2)}
     assert Dense().decode(Dense().encode(payload), payload) is payload
+
+
+class Opaque(Defense):
+    """Says nothing of what it does."""
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        return Protected(update, {})
+
+
+def test_a_defense_that_says_nothing_of_itself_has_no_density() -> None:
+    tree = {"w": torch.ones(1, 2)}
+    with pytest.raises(NoDensityError, match="Opaque before noise has no density"):
+        Opaque().choices(tree, {})
+    assert Opaque().noise(3) is None
+    assert Opaque().bounds(Interval(tree, tree)) is None
+    assert Opaque().leaks == frozenset()

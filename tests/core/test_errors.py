@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from fl_sim.core import errors
-from fl_sim.core.errors import ConfigError, FlSimError, NoDensityError, suggestion
+from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 
 
 def test_a_near_name_is_suggested() -> None:
@@ -20,11 +20,6 @@ def test_a_config_error_holds_every_problem(given: str | list[str], held: tuple[
     error = ConfigError(given)
     assert error.problems == held
     assert str(error) == "\n".join(held)
-
-
-def test_a_missing_density_names_its_surrogate() -> None:
-    error = NoDensityError("a point mass", surrogate="l2")
-    assert (str(error), error.surrogate) == ("a point mass", "l2")
 
 
 def test_every_error_is_ours_and_in_the_drawn_tree() -> None:

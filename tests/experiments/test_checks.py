@@ -2,40 +2,87 @@
 
 import json
 import sys
+from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
-import torch
 
 from defenses.noise import Gaussian
+from defenses.sparsification import RandomPrune
 from experiments import checks, cli
-from fl_sim.core.contracts import Protected
-from fl_sim.core.types import Update
+from experiments.checks.answer import Answer
+from fl_sim.core.density import Choice, Noise, Normal
+from fl_sim.core.types import Tensors
 
 
+def passes(name: str) -> bool:
+    answer = checks.CHECKS[name]()
+    return answer.low <= answer.figure <= answer.high
+
+
+@pytest.mark.slow
 def test_every_check_passes() -> None:
     found = list(checks.run_checks())
     assert [check.name for check in found] == list(checks.CHECKS)
     assert [str(check) for check in found if not check.passed] == []
 
 
-def test_a_wrong_likelihood_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    class TooLoud(Gaussian):
-        def protect(self, update: Update, rng: torch.Generator) -> Protected:
-            return Gaussian(std=1.2 * self.std).protect(update, rng)
-
-    monkeypatch.setattr(checks, "DEFENSES", {"gaussian": TooLoud})
-    answer = checks.gaussian_is_calibrated()
-    assert not answer.low <= answer.figure <= answer.high
+@pytest.mark.parametrize("number", range(1, 17))
+def test_every_known_answer_has_a_check(number: int) -> None:
+    assert any(name.split()[0] == f"K{number}" for name in checks.CHECKS)
 
 
-def test_a_failed_check_ends_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = checks.Answer(float("nan"), 0.0, 1.0, "a number")
+def wrong_sigma(self: Gaussian, num_examples: int) -> Noise:
+    return Normal(1.1 * self.std)
+
+
+def wrong_averaging(self: Gaussian, num_examples: int) -> Noise:
+    return Normal(self.std)
+
+
+def mask_ignored(self: RandomPrune, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+    return (Choice(1.0, clean),)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "broken", "caught"),
+    [
+        (Gaussian, "noise", wrong_sigma, ("K13 gaussian", "K13 averaged noise", "K13 known mask")),
+        (Gaussian, "noise", wrong_averaging, ("K13 averaged noise",)),
+        (RandomPrune, "choices", mask_ignored, ("K13 known mask", "K5 known mask")),
+    ],
+    ids=["wrong sigma", "wrong averaging", "mask ignored"],
+)
+def test_a_broken_likelihood_is_found(
+    owner: type, method: str, broken: Callable[..., object], caught: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(passes(name) for name in caught)
+    monkeypatch.setattr(owner, method, broken)
+    assert not any(passes(name) for name in caught)
+
+
+def test_a_broken_likelihood_ends_the_command_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {name: checks.CHECKS[name] for name in ("K13 gaussian", "K13 laplace")}
+    monkeypatch.setattr(checks, "CHECKS", MappingProxyType(kept))
+    monkeypatch.setattr(Gaussian, "noise", wrong_sigma)
+    assert selftest(monkeypatch) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [check["passed"] for check in said["checks"]] == [False, True]
+    assert said["passed"] is False
+
+
+def test_a_figure_that_is_no_number_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Answer(float("nan"), 0.0, 1.0, "a number")
     monkeypatch.setattr(checks, "CHECKS", MappingProxyType({"broken": lambda: broken}))
+    assert selftest(monkeypatch) == 1
+    assert json.loads(capsys.readouterr().out)["checks"][0]["figure"] is None
+
+
+def selftest(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run ``fl-sim selftest --json``; its exit code."""
     monkeypatch.setattr(sys, "argv", ["fl-sim", "selftest", "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 1
-    said = json.loads(capsys.readouterr().out)
-    assert said["passed"] is False
-    assert said["checks"][0]["figure"] is None
+    return ended.value.code

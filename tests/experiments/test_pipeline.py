@@ -79,6 +79,8 @@ def test_a_record_carries_what_it_rests_on(done: Path) -> None:
         "ssim",
         "lpips",
         "mse",
+        "distance",
+        "delta",
     }
     needed |= {
         "label_accuracy",

@@ -141,6 +141,17 @@ def test_lenet_starts_uniform() -> None:
         assert weight.std().item() == pytest.approx(1 / 12**0.5, rel=0.35)
 
 
+def test_cnn_starts_as_the_papers_where_asked_to() -> None:
+    """LeCun's normal weights, zero biases; torch's own weights are sqrt(3) times smaller."""
+    theirs, ours = weights(build("cnn", COLOUR, 0, init="lecun")), weights(build("cnn", COLOUR, 0))
+    for name, weight in theirs.items():
+        if name.endswith("bias"):
+            assert bool((weight == 0).all())
+        else:
+            assert weight.std().item() == pytest.approx(weight[0].numel() ** -0.5, rel=0.1)
+            assert ours[name].std().item() == pytest.approx((3 * weight[0].numel()) ** -0.5, rel=0.1)
+
+
 def test_mlp_is_as_wide_as_asked() -> None:
     matrices = [weight for weight in build("mlp", GREY, 0, widths=[7, 5]).parameters() if weight.ndim == 2]
     assert [tuple(matrix.shape) for matrix in matrices] == [(7, 784), (5, 7), (10, 5)]
@@ -175,7 +186,7 @@ def test_small_images_are_refused_by_deep_models() -> None:
         ("lenett", {}, "one of softmax, mlp.*did you mean 'lenet'"),
         ("mlp", {"width": 3}, "option width.*its options: widths"),
         ("mlp", {"widths": [0]}, r"option widths\.0.*greater than 0"),
-        ("cnn", {"width": 3}, "its options: none"),
+        ("lenet", {"width": 3}, "its options: none"),
         ("no_such_package:net", {}, "importable function"),
         ("torch.nn:NoSuchLayer", {}, "importable function"),
         ("torch.nn:Linear", {"sides": 3}, r"takes the options \['sides'\]"),

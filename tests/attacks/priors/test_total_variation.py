@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import sqrt
 from typing import Literal
 
 import pytest
@@ -70,3 +71,48 @@ def test_a_batch_costs_the_average_of_its_images_and_each_trial_its_own(seen: Ob
     prior = TotalVariation(weight=2, reduction="sum")
     both = torch.cat([dot(3, 3), torch.zeros(1, 1, 1, 8, 8)], dim=1)
     assert cost(seen, model, prior, torch.cat([both, torch.zeros_like(both)])) == [4, 0]
+
+
+def slow(image: Tensor, prior: TotalVariation) -> float:
+    """Pixel by pixel, of one image ``(8, 8)`` that needs no normalisation."""
+    total = 0.0
+    for i in range(8):
+        for j in range(8):
+            steps = []
+            for k, m in ((i, j + 1), (i + 1, j)):
+                inside = k < 8 and m < 8
+                steps.append((image[k % 8, m % 8] - image[i, j]).item() if inside or prior.periodic else 0.0)
+            if prior.isotropic:
+                total += (steps[0] ** 2 + steps[1] ** 2 + prior.smoothing) ** (prior.power / 2)
+            else:
+                total += sum(abs(step) ** prior.power for step in steps)
+    return total
+
+
+@pytest.mark.parametrize("isotropic", [False, True])
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_agrees_with_a_loop(seen: Observation, model: nn.Module, periodic: bool, power: Power, isotropic: bool) -> None:
+    prior = TotalVariation(
+        weight=1, power=power, reduction="sum", periodic=periodic, isotropic=isotropic, smoothing=1e-3
+    )
+    images = torch.rand(2, 1, 1, 8, 8, generator=derive(0)) * 3 - 1
+    expected = [slow(image[0, 0], prior) for image in images]
+    assert cost(seen, model, prior, images) == pytest.approx(expected, rel=1e-5)
+    if isotropic:
+        mean = replace(prior, reduction="mean")
+        assert cost(seen, model, mean, images) == pytest.approx([e / 64 for e in expected], rel=1e-5)
+
+
+def test_an_isotropic_corner_costs_its_diagonal(seen: Observation, model: nn.Module) -> None:
+    prior = TotalVariation(weight=1, reduction="sum", periodic=True, isotropic=True, smoothing=1e-12)
+    assert cost(seen, model, prior, dot(3, 4)) == pytest.approx([2 + sqrt(2)], abs=1e-4)
+
+
+def test_a_flat_image_has_a_gradient(seen: Observation, model: nn.Module) -> None:
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    flat = torch.full((1, 1, 1, 8, 8), 0.4, requires_grad=True)
+    for isotropic in (False, True):
+        value = TotalVariation(weight=1, isotropic=isotropic)(flat, problem)
+        (slope,) = torch.autograd.grad(value.sum(), flat)
+        assert bool((slope == 0).all())

@@ -1,0 +1,124 @@
+"""The defense's own density, read from the mechanisms that the adversary was told of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat
+
+from attacks.likelihoods.base import Likelihood, Misfit
+from attacks.problem import Problem
+from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
+from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
+from fl_sim.core.errors import NoDensityError
+from fl_sim.core.part import part
+from fl_sim.core.trees import map_tree
+from fl_sim.core.types import Tensors, Update
+
+
+@part
+class DefenseDensity(Likelihood):
+    """``-log p(observed | guess)`` of the defenses in their order, in nats, constants included (arXiv 2111.04706).
+
+    Args:
+        std: Gaussian noise that the adversary supposes where the defenses add none, in the update's units.
+        randomness: Whether what the defenses drew (a pruning mask) is used where it is ``granted``, or ``ignored``:
+            then it is summed over, entry by entry.
+
+    Defenses without a joint density are treated as if there were none (see :func:`informs`), and so are those of an
+    aggregate: the mean of several defended updates has another law.
+    """
+
+    needs_scale: ClassVar[bool] = True
+
+    std: PositiveFloat = 0.01
+    randomness: Literal["granted", "ignored"] = "granted"
+
+    def bind(self, problem: Problem) -> Misfit:
+        known, alone = problem.seen.knowledge, len(problem.seen.members) == 1
+        drawn = known.randomness if self.randomness == "granted" else {}
+        try:
+            stack = Stack.read((known.defenses or ()) if alone else (), problem.seen.update, drawn, Normal(self.std))
+        except NoDensityError:
+            stack = Stack.read((), problem.seen.update, {}, Normal(self.std))
+        return Misfit(lambda g: -stack.log_likelihood(g, problem), of="examples" if stack.join else "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Defenses, divided into what happened before the noise, the noise, and bounds from what happened after it."""
+
+    join: ExampleDefense | None
+    before: tuple[tuple[Defense, Tensors], ...]  # each with what it is known to have drawn
+    noise: Noise
+    observed: Interval
+
+    @classmethod
+    def read(cls, defenses: Sequence[AnyDefense], seen: Update, drawn: Tensors, supposed: Noise) -> "Stack":
+        """Go back from what was received to the noise; where there is none, as far as bounds lead.
+
+        Raises:
+            NoDensityError: Two noises, something after a noise that gives no bounds, or a defense of another kind.
+        """
+        join, steps = _kinds(defenses, drawn)
+        if join and seen.kind == "delta":
+            raise NoDensityError(f"{type(join).__name__} in local steps has no density")
+        noises = [join and join.noise(seen.num_examples), *(d.noise(seen.num_examples) for d, _ in steps)]
+        loud = [place for place, noise in enumerate(noises) if noise is not None]
+        if len(loud) > 1:
+            raise NoDensityError("several noises have no density together")
+        end = loud[0] if loud else 0  # of the steps up to the noise, the noise among them
+        observed, place = Interval(seen.delta, seen.delta), len(steps)
+        while place > end and (inner := steps[place - 1][0].bounds(observed)) is not None:
+            observed, place = inner, place - 1
+        if loud and place > end:
+            raise NoDensityError(f"{type(steps[place - 1][0]).__name__} after noise has no density")
+        before = steps[: max(end - 1, 0)] if loud else steps[:place]
+        stack = cls(join, tuple(before), (noises[end] if loud else None) or supposed, observed)
+        stack.outcomes(map_tree(lambda t: t[None], seen.delta))  # refuses now, not at the first step
+        return stack
+
+    def log_likelihood(self, gradients: Tensors, problem: Problem) -> torch.Tensor:
+        """``(T,)`` float64, of gradients as :class:`Misfit` ``of`` says."""
+        clean = problem.as_update(self.join.join(gradients) if self.join else gradients)
+        return log_likelihood(self.observed, self.outcomes(clean), self.noise)
+
+    def outcomes(self, clean: Tensors) -> list[Choice]:
+        """What may have become of a clean update before the noise; probabilities sum to 1."""
+        found = [Choice(1.0, clean)]
+        for defense, drawn in self.before:
+            found = [
+                Choice(c.probability * n.probability, n.values) for c in found for n in defense.choices(c[1], drawn)
+            ]
+        return found
+
+
+def _kinds(
+    defenses: Sequence[AnyDefense], drawn: Tensors
+) -> tuple[ExampleDefense | None, list[tuple[Defense, Tensors]]]:
+    """The defense on examples, if there is one, and those on the update, each with what it is known to have drawn."""
+    joins = [d for d in defenses if isinstance(d, ExampleDefense)]
+    if other := [type(d).__name__ for d in defenses if not isinstance(d, (Defense, ExampleDefense))]:
+        raise NoDensityError(f"{', '.join(other)}: no density is known")
+    if len(joins) > 1:
+        raise NoDensityError("several defenses on examples have no density together")
+    steps: list[tuple[Defense, Tensors]] = [
+        (d, {name.removeprefix(f"{place}/"): t for name, t in drawn.items() if name.startswith(f"{place}/")})
+        for place, d in enumerate(defenses)
+        if isinstance(d, Defense)
+    ]
+    return (joins[0] if joins else None), steps
+
+
+def informs(defenses: Sequence[AnyDefense]) -> bool:
+    """Whether knowing these defenses gives :class:`DefenseDensity` more than plain squared differences."""
+    probe = Update(delta={"x": torch.zeros(2)}, num_examples=1)
+    supposed = Normal(1.0)
+    try:
+        stack = Stack.read(defenses, probe, {}, supposed)
+    except NoDensityError:
+        return False
+    told = stack.noise is not supposed or stack.observed.low is not probe.delta or stack.join is not None
+    outcomes = stack.outcomes(probe.delta)
+    return told or len(outcomes) > 1 or outcomes[0].values is not probe.delta

@@ -1,0 +1,130 @@
+"""Distances that stand in for a density, where the adversary does not know the defense."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from attacks.likelihoods.base import Likelihood, Misfit
+from attacks.problem import Problem
+from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.part import part
+from fl_sim.core.types import Tensors
+
+_FLOOR = 0.1  # of 1 - cos^2: where the gradient leaves much open, the prior must not fade altogether
+_TINY = 1e-30  # far below the squared gradient of an image that the model is sure of
+
+
+@part
+class Layers:
+    """How much each layer counts; its weight and its bias count alike.
+
+    Args:
+        weights: ``equal``, or ``exponential``: ``e^-l``, the first layer ``l = 0`` (arXiv 2111.04706's option).
+        dropped: Parameters that do not count at all: those a defense has spoilt (Soteria's layer, say).
+    """
+
+    weights: Literal["equal", "exponential"] = "equal"
+    dropped: tuple[str, ...] = ()
+
+    def of(self, names: Iterable[str]) -> Mapping[str, float]:
+        """The factor of each parameter, given in the model's order; those of factor 0 are left out."""
+        kept = list(names)
+        if unknown := sorted(set(self.dropped) - set(kept)):
+            raise ConfigError(f"layers.dropped: no parameter {unknown[0]!r}{suggestion(unknown[0], kept)}")
+        order = list(dict.fromkeys(name.rpartition(".")[0] for name in kept))
+        rate = 1.0 if self.weights == "exponential" else 0.0
+        factors = {name: float(torch.tensor(-rate * order.index(name.rpartition(".")[0])).exp()) for name in kept}
+        return {name: factor for name, factor in factors.items() if name not in self.dropped}
+
+
+@part
+class L2(Likelihood):
+    """Sum of squared differences: Gaussian noise of variance 1/2. DLG's (arXiv 1906.08935)."""
+
+    needs_scale: ClassVar[bool] = True
+
+    layers: Layers = Layers()
+
+    def bind(self, problem: Problem) -> Misfit:
+        return _differences(problem.target, self.layers, Tensor.square)
+
+
+@part
+class L1(Likelihood):
+    """Sum of absolute differences: Laplace noise of scale 1."""
+
+    needs_scale: ClassVar[bool] = True
+
+    layers: Layers = Layers()
+
+    def bind(self, problem: Problem) -> Misfit:
+        return _differences(problem.target, self.layers, Tensor.abs)
+
+
+@part
+class Cosine(Likelihood):
+    """Blind to scale; 0 when the gradients point the same way.
+
+    Args:
+        form: ``plain``: ``1 - cos``, inverting gradients' own (arXiv 2003.14053). ``profile``:
+            ``log(1 - cos |cos| + floor) / 2``, per parameter the log-likelihood under Gaussian noise of unknown level
+            and a gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its
+            place where little of the observed gradient is signal.
+        per: One angle over all parameters together (``model``), or the weighted mean of one a tensor (``tensor``).
+        over: All parameters, or those with an observed entry other than zero (``kept``).
+        layers: Weigh the inner product and both norms; the code of arXiv 2111.04706 weighs the inner product only.
+    """
+
+    form: Literal["plain", "profile"] = "plain"
+    per: Literal["model", "tensor"] = "model"
+    over: Literal["all", "kept"] = "all"
+    layers: Layers = Layers()
+
+    def bind(self, problem: Problem) -> Misfit:
+        weights = self.layers.of(problem.target)
+        target = {name: problem.target[name] for name in weights}
+        groups = [list(weights)] if self.per == "model" else [[name] for name in weights]
+        norms = [_squares(target, group, weights).sqrt() for group in groups]
+
+        def cost(gradients: Tensors) -> Tensor:
+            seen = {k: gradients[k] * (target[k] != 0) if self.over == "kept" else gradients[k] for k in weights}
+            angles = [self._angle(seen, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
+            shares = torch.tensor([weights[group[0]] for group in groups]).to(angles[0])
+            return (shares / shares.sum()) @ torch.stack(angles)
+
+        return Misfit(cost)
+
+    def _angle(self, seen: Tensors, target: Tensors, group: list[str], by: Mapping[str, float], norm: Tensor) -> Tensor:
+        dot = torch.stack([by[k] * _sum(seen[k] * target[k]) for k in group]).sum(0)
+        length = torch.stack([by[k] * _sum(seen[k].square()) for k in group]).sum(0).clamp_min(_TINY).sqrt()
+        cosine = dot / (length * norm).clamp_min(_TINY)
+        return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs() + _FLOOR).log() / 2
+
+
+@part
+class Nothing(Likelihood):
+    """Says nothing of any guess: what an attack makes of its prior alone, and a control."""
+
+    def bind(self, problem: Problem) -> Misfit:
+        like = next(iter(problem.target.values()))
+        return Misfit(lambda _: like.new_zeros(1), of="nothing")
+
+
+def _differences(target: Tensors, layers: Layers, size: Callable[[Tensor], Tensor]) -> Misfit:
+    weights = layers.of(target)
+
+    def cost(gradients: Tensors) -> Tensor:
+        return torch.stack([w * _sum(size(gradients[k] - target[k])) for k, w in weights.items()]).sum(0)
+
+    return Misfit(cost)
+
+
+def _sum(trials: Tensor) -> Tensor:
+    """Of each trial's entries, ``(T,)``."""
+    return trials.reshape(len(trials), -1).sum(1)
+
+
+def _squares(tree: Tensors, names: list[str], weights: Mapping[str, float]) -> Tensor:
+    return torch.stack([weights[name] * tree[name].square().sum() for name in names]).sum()

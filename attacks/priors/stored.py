@@ -1,0 +1,102 @@
+"""Priors in files: what ``fl-sim train-prior`` writes and the fitted priors read; safetensors, nothing pickled."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fl_sim.core.errors import ConfigError, MissingDataError
+from fl_sim.core.part import part
+from fl_sim.core.types import Task, Tensors
+
+Kind: TypeAlias = Literal["gaussian", "mixture", "vae"]
+
+
+@part
+class About:
+    """What a file's prior is of, and how it was made; JSON in the file's metadata, under ``about``.
+
+    Args:
+        kind: Which tensors there are.
+        data: Name of the data set.
+        origin: Where its pixels were read from.
+        split: Which of its images; never those that clients hold.
+        image_shape: ``(C, H, W)``.
+        mean: Per channel, in [0, 1] units; the prior is over ``(x - mean) / std``.
+        std: As ``mean``.
+        images: How many it was fitted to.
+        held_out: How many others chose its options and gave the figures.
+        seed: Of the choice of images, and of the fit.
+        options: Of the fit, chosen or given.
+        figures: Of the result, such as ``held_out_nats``.
+        versions: Of the programs that made it.
+    """
+
+    kind: Kind
+    data: str
+    origin: str
+    split: str
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    images: int
+    held_out: int
+    seed: int
+    options: Mapping[str, Any]
+    figures: Mapping[str, float]
+    versions: Mapping[str, str]
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """``(M, C, H, W)`` in [0, 1] units to ``(M, C*H*W)`` in the prior's units."""
+        mean, std = (torch.tensor(moments, device=images.device).view(-1, 1, 1) for moments in (self.mean, self.std))
+        return ((images - mean) / std).flatten(1)
+
+
+class Version(NamedTuple):
+    """A file as it is now: written again, it is another, and is read again."""
+
+    path: Path
+    modified: int  # ns
+
+    @classmethod
+    def of(cls, path: str) -> "Version":
+        """The file at ``path``, which must exist."""
+        place = Path(path).expanduser()
+        try:
+            return cls(place, place.stat().st_mtime_ns)
+        except OSError as error:
+            raise MissingDataError(
+                f"expected a prior at {place.absolute()}, got: {error.strerror}: correct the path, or make one with "
+                f"`fl-sim train-prior --out {path}`"
+            ) from error
+
+
+def read(version: Version, kinds: Sequence[Kind]) -> tuple[Tensors, About]:
+    """Tensors and metadata of a prior of one of ``kinds``."""
+    path = version.path
+    try:
+        with safe_open(path, "pt") as file:
+            about = About(**json.loads(file.metadata()["about"]))
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, KeyError, TypeError, ValueError, ValidationError, SafetensorError) as error:
+        raise ConfigError(f"expected a prior made by `fl-sim train-prior` in {path}, got: {error}") from error
+    if about.kind not in kinds:
+        raise ConfigError(
+            f"{path} should hold a prior of kind {' or '.join(kinds)}, got {about.kind}: use it by that name, or train "
+            f"another with `fl-sim train-prior --kind {kinds[-1]}`"
+        )
+    return tensors, about
+
+
+def check_shape(about: About, task: Task, path: str) -> None:
+    """Refuse a prior of images of another shape."""
+    if about.image_shape != task.image_shape:
+        raise ConfigError(
+            f"{path} should be a prior of images (C, H, W) = {task.image_shape}, got one of {about.image_shape} (data "
+            f"set {about.data}): train one on images like the study's with `fl-sim train-prior`"
+        )

@@ -1,0 +1,1 @@
+"""Measurements of fl-sim against others. Imports everything, and nothing imports it."""

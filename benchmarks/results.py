@@ -1,0 +1,48 @@
+"""The file of results: whole after every record, so that an interrupted run goes on where it was."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fl_sim.runtime import files
+
+Record: TypeAlias = dict[str, Any]
+
+PATH = Path(__file__).parents[1] / "experiments" / "results" / "inverting_gradients.json"
+
+
+def read(path: Path) -> list[Record]:
+    """The records so far; none where there is no file."""
+    records: list[Record] = files.read_json(path)["records"] if path.exists() else []
+    return records
+
+
+def write(path: Path, records: list[Record]) -> None:
+    """All records, replacing the file; lists of numbers stand on one line."""
+    text = json.dumps({"records": records}, indent=1, allow_nan=False)
+    files.write(path, re.sub(r"\[[\d\s.,e+-]*\]", lambda found: " ".join(found[0].split()), text).encode() + b"\n")
+
+
+def environment() -> Record:
+    """Where a record was made: the commit and versions, and the machine in words."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=PATH.parents[2], capture_output=True, text=True, check=False
+    )
+    return {
+        "commit": commit.stdout.strip() or None,
+        "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, 1 thread",
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("fl-sim", "torch", "breaching")},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,44 @@
+"""Differentially private SGD: each example's gradient is clipped, then noise is added to their mean."""
+
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Generator, nn
+
+from defenses.clipping import Clip
+from fl_sim.core.contracts import ExampleDefense
+from fl_sim.core.density import Noise, Normal
+from fl_sim.core.part import part
+from fl_sim.core.trees import add_normal, map_tree
+from fl_sim.core.types import Batch, Tensors
+from fl_sim.training.local import State, example_gradients
+
+
+@part
+class DpSgd(ExampleDefense):
+    """``(sum_i clip(g_i) + N(0, noise_multiplier^2 clip^2)) / N``; arXiv 1607.00133.
+
+    Args:
+        clip: Largest L2 norm of one example's gradient, in gradient units (``max_grad_norm``).
+        noise_multiplier: Noise std over ``clip``; 0 clips only.
+
+    The mean's noise has std ``noise_multiplier * clip / N``: it shrinks with N, where per-example noise shrinks with
+    ``sqrt(N)``. The batch is not Poisson-sampled and nothing is accounted: no (epsilon, delta) is claimed.
+    """
+
+    clip: PositiveFloat
+    noise_multiplier: NonNegativeFloat
+
+    def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
+        examples = example_gradients(model, State(weights, buffers), batch)
+        joined = map_tree(lambda t: t[0], self.join(map_tree(lambda t: t[None], examples)))
+        return add_normal(joined, self._std(len(batch.labels)), rng)
+
+    def join(self, examples: Tensors) -> Tensors:
+        trials, count = next(iter(examples.values())).shape[:2]
+        clipped = Clip(norm=self.clip).shortened(map_tree(lambda t: t.flatten(0, 1), examples))
+        return map_tree(lambda t: t.view(trials, count, *t.shape[1:]).mean(1), clipped)
+
+    def noise(self, num_examples: int) -> Noise | None:
+        return Normal(self._std(num_examples)) if self.noise_multiplier else None
+
+    def _std(self, num_examples: int) -> float:
+        return self.noise_multiplier * self.clip / num_examples

@@ -1,0 +1,157 @@
+"""K13 to K15: likelihoods as densities, and the error they promise."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from attacks.likelihoods import L1, L2, DefenseDensity, Likelihood
+from attacks.posterior import PosteriorSearch
+from attacks.priors import GaussianPixels
+from attacks.problem import Guess, Problem
+from attacks.solvers import LBFGS
+from attacks.variables import Pixels
+from defenses import DEFENSES
+from experiments.checks.answer import Answer, near
+from experiments.checks.world import TASK, defended, network, random_batch, watched
+from fl_sim.core.contracts import Defense
+from fl_sim.core.seeds import derive
+from fl_sim.core.trees import size
+from fl_sim.core.types import Batch, Observation, Task
+from fl_sim.training.local import State, gradient
+
+_MNIST = Task(image_shape=(1, 28, 28), classes=10, mean=(0.1307,), std=(0.3081,))
+_PRIOR_STD, _SMALL_NOISE = 1.0, 2e-3
+
+
+def gaussian_is_calibrated() -> Answer:
+    """K13: at the truth, ``E log p = -(k/2)(ln 2 pi s^2 + 1)``, standard deviation ``sqrt(k/2)``."""
+    found, k = _log_likelihood([_made("gaussian", std=0.1)])
+    expected = -(k / 2) * (math.log(2 * math.pi * 0.1**2) + 1)
+    return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1), cnn on MNIST, 4 deviations")
+
+
+def laplace_is_calibrated() -> Answer:
+    """K13: at the truth, ``E log p = -k (ln 2b + 1)``, standard deviation ``sqrt(k)``."""
+    found, k = _log_likelihood([_made("laplace", scale=0.1)])
+    return near(found, -k * (math.log(0.2) + 1), 4 * math.sqrt(k), "-k(ln 2b + 1), cnn on MNIST, 4 deviations")
+
+
+def averaged_noise_is_calibrated() -> Answer:
+    """K13: per-example noise, averaged over 4 images, has half the std: ``E log p`` says so."""
+    found, k = _log_likelihood([_made("gaussian", std=0.1, averaging="per_example")], images=4)
+    expected = -(k / 2) * (math.log(2 * math.pi * 0.05**2) + 1)
+    return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2/B + 1), B = 4, 4 deviations")
+
+
+def mask_is_used() -> Answer:
+    """K13: with a known mask, pruned entries are noise alone; ignoring the mask at the truth costs likelihood."""
+    found, k = _log_likelihood([_made("random_prune", rate=0.5), _made("gaussian", std=0.01)])
+    expected = -(k / 2) * (math.log(2 * math.pi * 0.01**2) + 1)
+    return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1) with half the entries pruned")
+
+
+def gaussian_is_l2() -> Answer:
+    """K14: ``-log p`` of Gaussian noise and ``L2 / (2 s^2)`` have one gradient."""
+    return near(_disagreement("gaussian", "std", L2(), 1 / (2 * 0.1**2)), 0.0, 1e-4, "relative difference of gradients")
+
+
+def laplace_is_l1() -> Answer:
+    """K14: so have ``-log p`` of Laplace noise and ``L1 / b``."""
+    return near(_disagreement("laplace", "scale", L1(), 1 / 0.1), 0.0, 1e-4, "relative difference of gradients")
+
+
+def error_is_as_promised() -> Answer:
+    """K15: from the truth a search settles at the linearised posterior: ``MSE = tr (J^T J / s^2 + 1/t^2)^-1 / d``."""
+    return _settled([_made("gaussian", std=_SMALL_NOISE)], None)
+
+
+def error_is_as_promised_under_pruning() -> Answer:
+    """K15: with a known mask M, ``J^T M J`` stands for ``J^T J``."""
+    pruning = _made("random_prune", rate=0.5)
+    return _settled([pruning, _made("gaussian", std=_SMALL_NOISE)], pruning)
+
+
+def _settled(stack: Sequence[Defense], pruning: Defense | None) -> Answer:
+    promised, found = [], []
+    for place in range(24):
+        _, batch, problem = _problem("mlp", stack, random_batch(1, place), place)
+        jacobian = _jacobian(problem, batch)
+        if pruning is not None:
+            jacobian = (
+                jacobian * torch.cat([m.reshape(-1) for m in problem.seen.knowledge.randomness.values()])[:, None]
+            )
+        precision = jacobian.T @ jacobian / _SMALL_NOISE**2 + torch.eye(64) / _PRIOR_STD**2
+        promised.append(precision.inverse().trace() / 64)
+        truth = (batch.images - TASK.mean[0]) / TASK.std[0]
+        attack = PosteriorSearch(
+            likelihood=DefenseDensity(),
+            priors=(GaussianPixels(std=_PRIOR_STD),),
+            variables=Pixels(box=False),
+            solver=LBFGS(steps=40),
+        )
+        start = {"pixels": truth[None]}
+        solution = attack.solver.solve(attack.objective(problem, derive(0)), start, dict)
+        found.append((solution.point["pixels"] - truth).square().mean())
+    return near(float(sum(found) / sum(promised)), 1.0, 0.2, "mean error over promised, 24 images, mlp")
+
+
+def _jacobian(problem: Problem, batch: Batch) -> Tensor:
+    """Of the flat gradient in the normalised image, ``(k, 64)``."""
+
+    def of(vector: Tensor) -> Tensor:
+        image = TASK.mean[0] + TASK.std[0] * vector.view(1, 1, *TASK.image_shape)
+        tree = problem.gradients(Guess(image, batch.labels[None]))
+        return torch.cat([t.reshape(-1) for t in tree.values()])
+
+    found: Tensor = torch.autograd.functional.jacobian(of, ((batch.images - TASK.mean[0]) / TASK.std[0]).flatten())  # type: ignore[no-untyped-call]
+    return found
+
+
+def _log_likelihood(stack: Sequence[Defense], images: int = 1) -> tuple[float, int]:
+    """Of what a defended client sends, at the truth; and the number of entries."""
+    seen, batch, problem = _problem("cnn", stack, random_batch(images, task=_MNIST), 0, _MNIST)
+    clean = gradient(problem.model, State(seen.broadcast, seen.buffers), batch).tree
+    cost = DefenseDensity().bind(problem).cost({name: t[None] for name, t in clean.items()})
+    return -cost.item(), size(seen.update.delta)
+
+
+def _disagreement(name: str, parameter: str, distance: Likelihood, factor: float) -> float:
+    """Of the two gradients in the image, at an image that is not the truth."""
+    _, batch, problem = _problem("mlp", [_made(name, **{parameter: 0.1})], random_batch(1), 0)
+    sides = []
+    for likelihood, scale in ((DefenseDensity(), 1.0), (distance, factor)):
+        image = random_batch(1, 99).images[None].requires_grad_()
+        cost = likelihood.bind(problem).cost(problem.gradients(Guess(image, batch.labels[None])))
+        sides.append(torch.autograd.grad(scale * cost.sum(), image)[0])
+    return float((sides[0] - sides[1]).norm() / sides[1].norm())
+
+
+def _problem(
+    model: str, stack: Sequence[Defense], batch: Batch, place: int, task: Task = TASK
+) -> tuple[Observation, Batch, Problem]:
+    net = network(model, task, **({"widths": (32,)} if model == "mlp" else {}))
+    seen = defended(watched(net, batch, task), stack, place)
+    return seen, batch, Problem.of(seen, net, derive(0), "cpu")
+
+
+def _made(name: str, **options: object) -> Defense:
+    defense = DEFENSES[name](**options)
+    assert isinstance(defense, Defense)
+    return defense
+
+
+CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
+    {
+        "K13 gaussian": gaussian_is_calibrated,
+        "K13 laplace": laplace_is_calibrated,
+        "K13 averaged noise": averaged_noise_is_calibrated,
+        "K13 known mask": mask_is_used,
+        "K14 gaussian is l2": gaussian_is_l2,
+        "K14 laplace is l1": laplace_is_l1,
+        "K15 noise": error_is_as_promised,
+        "K15 pruning": error_is_as_promised_under_pruning,
+    }
+)

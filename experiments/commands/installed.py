@@ -1,0 +1,77 @@
+"""Commands that look at this installation."""
+
+import inspect
+import json as json_
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from experiments import config, terminal
+from experiments.commands.shell import FAILED, OK, err, out
+from fl_sim.core.errors import ConfigError, suggestion
+
+_LISTS = ("attacks", "defenses", "datasets", "models", "priors", "studies")
+
+
+def list_(what: str, *, json: bool) -> None:
+    if what not in _LISTS:
+        raise ConfigError(f"expected one of {', '.join(_LISTS)}, got {what!r}{suggestion(what, _LISTS)}")
+    rows = _rows(what)
+    if json:
+        print(json_.dumps(rows, indent=1))
+        return
+    out.print(terminal.listing(what, rows))
+
+
+def selftest(*, json: bool) -> None:
+    from experiments.checks import run_checks
+
+    found = []
+    for check in run_checks():
+        found.append(check)
+        err.print(f"[{'green' if check.passed else 'red'}]{'pass' if check.passed else 'FAIL'}[/] {escape(str(check))}")
+    passed = all(check.passed for check in found)
+    if json:
+        print(json_.dumps({"passed": passed, "checks": [check.as_dict() for check in found]}, indent=1))
+    else:
+        out.print(f"{sum(c.passed for c in found)} passed, {sum(not c.passed for c in found)} failed")
+    sys.exit(OK if passed else FAILED)
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    if what == "studies":
+        return [{"name": name, "question": config.question(config.find(name))} for name in config.bundled()]
+    none = [{"name": "none", "parameters": "", "about": "The update as it is."}] if what == "defenses" else []
+    return none + [
+        {"name": name, "parameters": _parameters(factory), "about": (inspect.getdoc(factory) or "").partition("\n")[0]}
+        for name, factory in _registry(what).items()
+    ]
+
+
+def _registry(what: str) -> Mapping[str, Callable[..., object]]:
+    if what == "attacks":
+        from attacks import ATTACKS
+
+        return ATTACKS
+    if what == "defenses":
+        from defenses import DEFENSES
+
+        return DEFENSES
+    if what == "datasets":
+        from fl_sim.data.datasets import DATASETS
+
+        return DATASETS
+    if what == "priors":
+        from attacks.priors import PRIORS
+
+        return PRIORS
+    from fl_sim.models import MODELS
+
+    return MODELS
+
+
+def _parameters(factory: Callable[..., object]) -> str:
+    shown = [p for p in inspect.signature(factory).parameters.values() if p.name not in {"task", "source", "_"}]
+    return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in shown)

@@ -1,0 +1,125 @@
+"""Commands that work on a run folder."""
+
+import json as json_
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import config, terminal
+from experiments.commands.shell import FAILED, err, executor_named, logging_to, out, text_of
+from experiments.config import AttackPart
+from fl_sim.core.errors import ConfigError
+
+
+def run(
+    study_name: str,
+    overrides: Sequence[str],
+    folder: Path | None,
+    data_dir: Path | None,
+    executor: str,
+    *,
+    fresh: bool,
+    json: bool,
+) -> None:
+    """From study to report, in a new or an existing run folder."""
+    from experiments import pipeline
+    from experiments.check import check, load
+    from fl_sim.runtime.store import RunStore
+
+    where, path = executor_named(executor), config.find(study_name)
+    study = load(path, overrides)
+    check(study, text_of(data_dir))
+    place = folder or pipeline.default_folder(study)
+    with RunStore(place) as store, logging_to(place / "log.txt"):
+        if fresh:
+            store.clear()
+        pipeline.create(store, study, config.question(path), _command(study_name, overrides, data_dir))
+        opened = pipeline.opened(store, where, text_of(data_dir))
+        _stages(opened, ("simulate_and_attack", "evaluate"))
+        _finish(opened, json=json)
+
+
+def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None:
+    """One stage of an existing run."""
+    from experiments import pipeline
+    from fl_sim.runtime.store import RunStore
+
+    _existing(folder)
+    with RunStore(folder) as store, logging_to(folder / "log.txt"):
+        opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
+        if name == "report":
+            _finish(opened, json=False)
+        else:
+            _stages(opened, (name,))
+
+
+def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:
+    """The attacks that are missing, and perhaps a new one."""
+    from experiments import pipeline
+    from fl_sim.runtime.store import RunStore
+
+    _existing(folder)
+    with RunStore(folder) as store, logging_to(folder / "log.txt"):
+        if name is not None:
+            pipeline.add_attack(store, _attack_part(name))
+        opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
+        if retry_failed:
+            for cell in opened.cells:
+                store.cell(cell.folder).forget_failures()
+        _stages(opened, ("attack",))
+        _exit_if_failed(opened)
+
+
+def _stages(opened: Any, names: Sequence[str]) -> None:
+    from experiments.watch import Bars
+
+    rounds, attacks = opened.expected()
+    rounds_done, attacks_done, _ = opened.done()
+    judged = len(list(opened.store.records()))
+    done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": judged}
+    with Bars(err, rounds=rounds, attacks=attacks, **done) as watch:
+        for name in names:
+            getattr(opened, name)(watch)
+
+
+def _finish(opened: Any, *, json: bool) -> None:
+    from experiments.present import present
+
+    page, rows = present(opened)
+    if json:
+        ended, failed = opened.done()[1:]
+        about = {"run": str(opened.store.path), "report": page, "jobs": ended, "failed": failed, "rows": rows}
+        print(json_.dumps(about, indent=1))
+    else:
+        out.print(terminal.results(rows))
+        out.print(f"report: {page}", soft_wrap=True)
+    _exit_if_failed(opened)
+
+
+def _exit_if_failed(opened: Any) -> None:
+    ended, failed = opened.done()[1:]
+    if failed:
+        err.print(f"{failed} attack jobs failed; the report names the reasons")
+    if opened.study.attacks and not ended:
+        err.print("no update could be used; each round's training.jsonl names the reasons")
+    if failed or (opened.study.attacks and not ended):
+        sys.exit(FAILED)
+
+
+def _attack_part(text: str) -> AttackPart:
+    name, _, arguments = text.partition(":")
+    pairs = [pair.partition("=") for pair in arguments.split(",") if pair]
+    if any(not equals for _, equals, _ in pairs):
+        raise ConfigError(f"expected NAME or NAME:key=value,key=value, got {text!r}")
+    return AttackPart(name=name, **{key: config.toml_value(value) for key, _, value in pairs})
+
+
+def _existing(folder: Path) -> None:
+    if not (folder / "run.json").exists():
+        raise ConfigError(f"expected a run folder with run.json, got {folder}: make one with `fl-sim run STUDY`")
+
+
+def _command(study: str, overrides: Sequence[str], data_dir: Path | None) -> str:
+    where = [f"--data-dir {data_dir}"] if data_dir else []
+    return " ".join(["fl-sim run", study, *overrides, *where])

@@ -1,0 +1,45 @@
+"""Finding settings for attacks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import config
+from experiments.commands.shell import err, executor_named, logging_to, out, text_of
+
+
+def tune(
+    study_name: str,
+    overrides: Sequence[str],
+    folder: Path | None,
+    data_dir: Path | None,
+    executor: str,
+    *,
+    seed: int,
+    clients: int,
+    oracle: bool,
+) -> None:
+    """Try the values that the study's attacks list under ``tune``; print the best as TOML, keep them in tuned.json."""
+    from experiments.check import check, load
+    from experiments.tune import Tuning, as_toml
+    from experiments.watch import Bars
+    from fl_sim.runtime import files
+    from fl_sim.runtime.store import RunStore
+
+    study = load(config.find(study_name), overrides)
+    check(study, text_of(data_dir))
+    place = folder or Path("runs") / f"{study.name}-tune"
+    command = f"fl-sim tune {study_name} --seed {seed} --clients {clients}{' --oracle' if oracle else ''}"
+    with RunStore(place) as store, logging_to(place / "log.txt"), Bars(err, rounds=0, attacks=0) as watch:
+        tuning = Tuning(
+            study=study,
+            store=store,
+            seed=seed,
+            clients=clients,
+            oracle=oracle,
+            command=command,
+            data_dir=text_of(data_dir),
+            executor=executor_named(executor),
+        )
+        found = tuning(watch)
+        files.write_json(place / "tuned.json", {"study": study.name, "command": command, "tuned": found})
+    out.print(f"# found by: {command}\n{as_toml(found)}", soft_wrap=True, markup=False)

@@ -1,0 +1,80 @@
+"""The numbers as one Markdown file: what is committed when a study is published."""
+
+from collections.abc import Iterator
+
+from experiments.report import units
+from experiments.report.input import Json, ReportInput, records_of, settings
+from experiments.report.table import summarise
+from fl_sim.metrics.intervals import mean_interval
+
+_HEAD = (
+    "| attack | n | PSNR, dB [95 %] | median | minus {first} [95 %] "
+    "| unrelated gradient | mean image | risk | identified |"
+)
+_RULE = "|---|---|---|---|---|---|---|---|---|"
+
+
+def markdown(report: ReportInput) -> str:
+    """Every setting's table, how it was measured, and from what."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: ReportInput) -> Iterator[str]:
+    rows = summarise(report)
+    yield f"# {report.study['name']}\n\n{report.question}\n"
+    for setting in settings(report):
+        mine = [row for row in rows if row["setting"] == setting.label]
+        if not mine:
+            continue
+        by_attack = records_of(report, setting)
+        first = mine[0]["attack"]
+        yield f"## {setting.label}\n\nTest accuracy of the attacked net: {units.percent(mine[0]['accuracy'])}.\n"
+        yield _HEAD.format(first=first)
+        yield _RULE
+        for row in mine:
+            yield _row(row, paired(by_attack[row["attack"]], by_attack[first]) if row["attack"] != first else [])
+        yield ""
+    yield from _method(report, rows)
+
+
+def _row(row: Json, differences: list[float]) -> str:
+    controls = row["controls"]
+    cells = [
+        row["attack"] + (" (knows the defense)" if row["adaptive"] else ""),
+        str(row["psnr"]["n"]) if row["psnr"] else "0",
+        units.interval(row["psnr"], 2),
+        units.decimal(row["psnr"]["median"], 2) if row["psnr"] else units.DASH,
+        units.interval(mean_interval(differences)._asdict(), 2) if differences else units.DASH,
+        units.decimal(controls["unrelated_gradient"]["mean"]) if controls["unrelated_gradient"] else units.DASH,
+        units.decimal(controls["mean_image"]["mean"]) if controls["mean_image"] else units.DASH,
+        units.decimal(row["risk"]["value"], 2) if row["risk"] else units.DASH,
+        units.share(row["identified"]),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def paired(records: list[Json], others: list[Json]) -> list[float]:
+    """Differences in PSNR, dB, image by image, where both attacks were judged on the same observation."""
+    theirs = {(r["cell"], r["round"], r["client"]): r["psnr"] for r in others if r["psnr"]}
+    keyed = [((r["cell"], r["round"], r["client"]), r["psnr"]) for r in records if r["psnr"]]
+    return [a - b for key, psnr in keyed if key in theirs for a, b in zip(psnr, theirs[key], strict=True)]
+
+
+def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
+    delta = next((row["risk"]["delta"] for row in rows if row["risk"]), None)
+    seconds = sum(row["seconds"]["total"] for row in rows if row["seconds"])
+    devices = sorted({device for row in rows for device in row["devices"]})
+    yield (
+        "PSNR on [0, 1], mean over images with its 95 % interval (Student's t); differences are paired, image by "
+        "image. Unrelated gradient: the same attack on another client's update, held against this image. Mean image: "
+        f"that of the public images. Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
+        "Identified: the true image comes first in a line-up.\n"
+    )
+    yield "| | |\n|---|---|"
+    yield f"| rebuilt by | `{report.command}` |"
+    yield f"| study | hash {report.study_hash}, seed {report.study['seed']}, first run {report.created} |"
+    yield f"| attacks took | {units.duration(seconds)} in all, one thread each, on {', '.join(devices)} |"
+    yield f"| versions | {', '.join(f'{name} {version}' for name, version in report.versions.items())} |"
+    for part in report.study["attacks"]:
+        settings_ = {k: v for k, v in part.items() if k not in {"name", "label", "only", "tune"} and v not in ({}, [])}
+        yield f"| {part.get('label') or part['name']} | {part['name']}, {settings_} |"

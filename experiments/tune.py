@@ -1,0 +1,153 @@
+"""Finding an attack's settings, on other images than those that will be reported.
+
+One argument at a time, in the order the study lists them: every value is tried on the same observations, the best mean
+PSNR is kept for each defense, and the next argument starts from there. The truth is used, as the paper does (arXiv
+2111.04706), but not that of the images that the study reports, unless ``oracle`` asks for just that.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import inf
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from experiments import pipeline
+from experiments.build import Cell, cells
+from experiments.config import AttackPart, Study
+from experiments.pipeline import Executor, Run
+from experiments.watch import Watch
+from fl_sim.core.errors import ConfigError
+from fl_sim.runtime.store import RunStore
+
+Setting = dict[str, Any]
+Best = dict[str, dict[str, Setting]]
+"""By attack and defense."""
+
+
+class Trial(NamedTuple):
+    """The values of one argument of an attack."""
+
+    part: AttackPart
+    argument: str
+    values: list[Any]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Under which name each value is run."""
+        plain = all(isinstance(value, (int, float, str)) and "/" not in str(value) for value in self.values)
+        names = self.values if plain else [f"#{place}" for place, _ in enumerate(self.values, 1)]
+        return {f"{self.part.key()} {self.argument}={name}": v for name, v in zip(names, self.values, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """A tuning run of a study, in a folder of its own; run again, it goes on where it was.
+
+    Args:
+        study: Whose attacks are tuned.
+        seed: Of the tuning run: other partitions, images, weights and draws than the study's.
+        clients: How many clients are attacked in each attacked round.
+        oracle: Tune on the study's own seed and so on its own images: an upper bound, not an audit.
+    """
+
+    study: Study
+    store: RunStore
+    seed: int
+    clients: int
+    oracle: bool
+    command: str
+    data_dir: str | None
+    executor: Executor
+
+    def __call__(self, watch: Watch) -> Best:
+        """The best setting found, by attack and defense; every figure is in the folder's records."""
+        self.refuse_reported_images()
+        question = f"Which settings suit the attacks of {self.study.name}? Tuning: not to be reported."
+        pipeline.create(self.store, self.tuning_study(), question, self.command)
+        pipeline.opened(self.store, self.executor, self.data_dir).simulate(watch)
+        tuned = [part for part in self.study.attacks if part.tune]
+        defenses = dict.fromkeys(cell.defense for cell in cells(self.study))
+        best: Best = {part.key(): {d: {} for d in defenses if not part.only or d in part.only} for part in tuned}
+        for trials in zip_longest(*([Trial(part, *item) for item in part.tune.items()] for part in tuned)):
+            self._try([trial for trial in trials if trial is not None], best, watch)
+        return best
+
+    def tuning_study(self) -> Study:
+        """The study without its attacks, on other data."""
+        attacked = self.study.adversary.clients or list(range(self.study.federation.clients))
+        adversary = self.study.adversary.model_copy(update={"clients": attacked[: self.clients]})
+        seed = self.study.seed if self.oracle else self.seed
+        return self.study.model_copy(
+            update={"name": f"{self.study.name}-tune", "seed": seed, "attacks": [], "adversary": adversary}
+        )
+
+    def refuse_reported_images(self) -> None:
+        """Raises:
+        ConfigError: An image would be both tuned on and reported.
+        """
+        if self.oracle:
+            return
+        both = attacked_images(cells(self.study), self.data_dir) & attacked_images(
+            cells(self.tuning_study()), self.data_dir
+        )
+        if both:
+            raise ConfigError(
+                f"--seed {self.seed}: expected tuning images that the study does not report, got {len(both)} that it "
+                "does: choose another --seed"
+            )
+
+    def _try(self, trials: Sequence[Trial], best: Best, watch: Watch) -> None:
+        """Run one argument of every attack, and add the winners to ``best``."""
+        for trial in trials:
+            for label, value in trial.labels.items():
+                settings = {
+                    defense: {**sofar, trial.argument: value} for defense, sofar in best[trial.part.key()].items()
+                }
+                part = trial.part
+                setting = AttackPart(name=part.name, label=label, only=part.only, tuned=settings, **part.arguments)
+                pipeline.add_attack(self.store, setting)
+        run = pipeline.opened(self.store, self.executor, self.data_dir)
+        run.attack(watch)
+        run.evaluate(watch)
+        found = mean_psnr(run)
+        for trial in trials:
+            for defense, sofar in best[trial.part.key()].items():
+                winner = max(trial.labels, key=lambda label, at=defense: found.get((at, label), -inf))  # type: ignore[misc]
+                sofar[trial.argument] = trial.labels[winner]
+
+
+def attacked_images(grid: list[Cell], data_dir: str | None) -> set[int]:
+    """Indices of the training images behind all observations that a study attacks."""
+    return {image for cell in grid for image in _attacked(cell, data_dir)}
+
+
+def _attacked(cell: Cell, data_dir: str | None) -> Iterator[int]:
+    federation, adversary = cell.study.federation, cell.study.adversary
+    data, size = cell.data(data_dir), federation.batch_size if federation.mode == "fedsgd" else None
+    for round_ in adversary.rounds or range(1, federation.rounds + 1):
+        for client in adversary.clients or range(federation.clients):
+            yield from data.used(client, round_, size).tolist()
+
+
+def mean_psnr(run: Run) -> dict[tuple[str, str], float]:
+    """Over all judged images, by defense and attack."""
+    found = defaultdict[tuple[str, str], list[float]](list)
+    for record in run.store.records():
+        found[record["defense"], record["attack"]] += record["psnr"] or []
+    return {key: fmean(values) for key, values in found.items() if values}
+
+
+def as_toml(found: Mapping[str, Mapping[str, Setting]]) -> str:
+    """What to write below each attack of the study."""
+    blocks = []
+    for attack, by_defense in found.items():
+        rows = [f"{json.dumps(defense)} = {_table(setting)}" for defense, setting in by_defense.items()]
+        blocks.append("\n".join([f"# {attack}", "[attacks.tuned]", *rows]))
+    return "\n\n".join(blocks)
+
+
+def _table(setting: Setting) -> str:
+    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in setting.items()) + " }"

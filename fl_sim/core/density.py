@@ -1,0 +1,104 @@
+"""What a stack of mechanisms does to an update, as a density that an adversary can use (arXiv 2111.04706).
+
+Read forward, mechanisms make choices about each entry (kept or pruned, clipped), then noise is added; read backward,
+what was coarsened afterwards (rounded, cut off) bounds what went in. Entries are independent given the choices, hence
+
+    log p(observed | clean) = sum over entries of log sum over choices of P(choice) P(low <= value + noise <= high)
+
+with a density instead of the probability where low = high. Where a stack has no noise, this is a point mass: the
+adversary then supposes a little Gaussian noise, at the place where it costs least.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log, pi, sqrt
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.special import log_ndtr
+
+from fl_sim.core.types import Tensors
+
+
+class Noise(Protocol):
+    """The law of one entry's noise, symmetric about zero."""
+
+    def log_density(self, residual: Tensor) -> Tensor:
+        """``log p(residual)`` in nats, entry by entry."""
+
+    def log_below(self, residual: Tensor) -> Tensor:
+        """``log P(noise <= residual)``, accurate far below zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """N(0, std^2)."""
+
+    std: float
+
+    def log_density(self, residual: Tensor) -> Tensor:
+        return residual.square() * (-0.5 / self.std**2) - 0.5 * log(2 * pi * self.std**2)
+
+    def log_below(self, residual: Tensor) -> Tensor:
+        below: Tensor = log_ndtr(residual / self.std)
+        return below
+
+
+@dataclass(frozen=True, slots=True)
+class LaplaceNoise:
+    """Density ``exp(-|x| / scale) / (2 scale)``: standard deviation ``scale * sqrt(2)``."""
+
+    scale: float
+
+    @property
+    def std(self) -> float:
+        return self.scale * sqrt(2)
+
+    def log_density(self, residual: Tensor) -> Tensor:
+        return residual.abs() * (-1 / self.scale) - log(2 * self.scale)
+
+    def log_below(self, residual: Tensor) -> Tensor:
+        units = residual / self.scale
+        above = torch.log1p(-0.5 * (-torch.where(units < 0, 0.0, units)).exp())
+        return torch.where(units < 0, units - log(2), above)
+
+
+class Choice(NamedTuple):
+    """One thing that may have become of each entry: ``(T, *shape)`` values, and the chance of it, in (0, 1]."""
+
+    probability: float
+    values: Tensors
+
+
+class Interval(NamedTuple):
+    """Entry by entry, between what and what a value was; the same tensors where it is known exactly."""
+
+    low: Tensors
+    high: Tensors
+
+
+def log_likelihood(observed: Interval, choices: Sequence[Choice], noise: Noise) -> Tensor:
+    """``log p(observed | choices, noise)`` in nats: one number a trial, ``(T,)`` float64, differentiable in values."""
+    total: list[Tensor] = []
+    for name, high in observed.high.items():
+        low = observed.low[name]
+        terms = [log(c.probability) + _log_mass(low, high, c.values[name], noise) for c in choices]
+        entries = terms[0] if len(terms) == 1 else torch.logsumexp(torch.stack(terms), 0)
+        total.append(entries.reshape(len(entries), -1).sum(1).double())
+    return torch.stack(total).sum(0)
+
+
+def _log_mass(low: Tensor, high: Tensor, value: Tensor, noise: Noise) -> Tensor:
+    """``(T, *shape)``: of values ``(T, *shape)`` between bounds ``(*shape)``; a density where the bounds are equal."""
+    if low is high:
+        return noise.log_density(high - value)
+    exact = low == high
+    low, high, value = low.double(), high.double(), value.double()  # float32 has no slope far from a cell
+    left, right = low - value, high - value
+    mirrored = left > 0  # a tail's mass is a difference of small numbers only on the left
+    left, right = torch.where(mirrored, -right, left), torch.where(mirrored, -left, right)
+    below_right = noise.log_below(torch.where(exact, 1.0, right))
+    gap = below_right - noise.log_below(torch.where(exact, 0.0, left))
+    cell = below_right + torch.log(-torch.expm1(-gap.clamp_min(1e-12)))
+    return torch.where(exact, noise.log_density(high - value), cell)
