@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from attacks.analytic import rank, ratio
+from attacks.analytic import r_gap, rank, ratio
 from attacks.bayes import bayes, cosine, l1, l2
 from attacks.classical import dlg, grad_inversion, idlg, inverting_gradients
 from fl_sim.core.contracts import Attack
@@ -18,6 +18,7 @@ ATTACKS: Mapping[str, Callable[..., Attack]] = MappingProxyType(
         "inverting_gradients": inverting_gradients,
         "l1": l1,
         "l2": l2,
+        "r_gap": r_gap,
         "rank": rank,
         "ratio": ratio,
     }
@@ -34,6 +35,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "gs": "inverting_gradients",
         "ig": "inverting_gradients",
         "invertinggradients": "inverting_gradients",
+        "rgap": "r_gap",
         "seethroughgradients": "grad_inversion",
         "spear": "rank",
         "yin": "grad_inversion",

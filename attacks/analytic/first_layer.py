@@ -1,6 +1,7 @@
 """The gradient of a first layer that is linear in the whole image: ``sum_i delta_i [x_i, 1]^T``, one term an image."""
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from attacks.problem import Problem
 from fl_sim.core.errors import UnmetKnowledgeError
-from fl_sim.core.types import Observation, Tensors
+from fl_sim.core.types import Budget, Observation, Outcome, Reconstruction, Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,3 +80,15 @@ def pictures(problem: Problem, inputs: Tensor) -> Tensor:
     normalised = inputs.float().view(-1, *problem.seen.task.image_shape)
     images = problem.mean + problem.std * normalised
     return images.nan_to_num(0.5, 1.0, 0.0).clamp(0, 1).cpu()
+
+
+def nothing(problem: Problem, began: float) -> Reconstruction:
+    """What is returned for a gradient that says nothing: grey images."""
+    shape = (problem.seen.update.num_examples, math.prod(problem.seen.task.image_shape))
+    return Reconstruction(
+        images=pictures(problem, torch.full(shape, torch.nan, device=problem.device)),
+        labels=problem.labels.cpu(),
+        outcome=Outcome.NON_FINITE,
+        loss=math.inf,
+        budget=Budget(iterations=0, seconds=time.monotonic() - began, device=problem.device),
+    )

@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from attacks.analytic.first_layer import FirstLayer, first_linear_with_relu, pictures
+from attacks.analytic.first_layer import FirstLayer, first_linear_with_relu, nothing, pictures
 from attacks.analytic.mixture import Mixture
 from attacks.analytic.pairing import paired_labels
 from attacks.analytic.ratio import input_of, nearest_rank_one
@@ -67,7 +67,7 @@ class Rank(Attack):
         problem = Problem.of(seen, model, rng, device)
         layer = FirstLayer.of(problem, names)
         if not layer.says_something():
-            return _nothing(problem, began)
+            return nothing(problem, began)
         mixture = Mixture.of(layer, seen.update.num_examples)
         found = self.unmix(mixture, _enough(mixture, seen), rng)
         pixels, deltas = mixture.images(found.directions)
@@ -111,17 +111,6 @@ def _enough(mixture: Mixture, seen: Observation) -> float:
         seen.protocol is not None and seen.protocol.steps(seen.update.num_examples) == 1
     )
     return min(_EXACT + 3 * mixture.misfit, _LOOSE) if once else _LOOSE
-
-
-def _nothing(problem: Problem, began: float) -> Reconstruction:
-    shape = (problem.seen.update.num_examples, math.prod(problem.seen.task.image_shape))
-    return Reconstruction(
-        images=pictures(problem, torch.full(shape, torch.nan, device=problem.device)),
-        labels=problem.labels.cpu(),
-        outcome=Outcome.NON_FINITE,
-        loss=math.inf,
-        budget=Budget(iterations=0, seconds=time.monotonic() - began, device=problem.device),
-    )
 
 
 def _with_more(pool: Tensor, mixture: Mixture, rng: Generator) -> Tensor:

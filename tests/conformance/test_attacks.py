@@ -12,6 +12,7 @@ from torch import nn
 
 from attacks import ALIASES, ATTACKS
 from defenses import DEFENSES
+from fl_sim import models
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
@@ -20,6 +21,7 @@ from fl_sim.core.trees import add_normal
 from fl_sim.core.types import Batch, Observation, Outcome
 from fl_sim.metrics.image import psnr
 from tests.conformance.catalogue import defended, made
+from tests.conftest import TASK
 
 SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast on the shared world
     "bayes": {"steps": 300, "tv": 1e-3, "restarts": 3},  # a small net has poor local minima
@@ -30,9 +32,11 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast 
     "inverting_gradients": {"steps": 300, "tv": 1e-4, "restarts": 3},
     "l1": {"steps": 200, "tv": 1e-3, "restarts": 3},
     "l2": {"steps": 200, "tv": 1e-4, "restarts": 3},
+    "r_gap": {},
     "rank": {},
     "ratio": {},
 }
+NETS: Mapping[str, tuple[str, dict[str, Any]]] = {"r_gap": ("lenet", {})}  # for attacks that mlp does not suit
 MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "bayes": 20.0,
     "cosine": 15.0,
@@ -42,6 +46,7 @@ MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "inverting_gradients": 15.0,
     "l1": 20.0,
     "l2": 20.0,
+    "r_gap": 60.0,
     "rank": 80.0,
     "ratio": 80.0,
 }
@@ -50,6 +55,12 @@ MARGIN: Mapping[str, float] = {  # dB above noise, undefended
 @pytest.fixture(params=sorted(ATTACKS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def model(name: str) -> nn.Module:
+    net, options = NETS.get(name, ("mlp", {"widths": [32]}))
+    return models.build(net, TASK, 0, **options)
 
 
 @pytest.fixture
