@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from experiments.build import Cell, ModelSpec, attack
-from experiments.config import AttackPart
 from experiments.knowledge import grant
+from experiments.parts import AttackPart
 from experiments.watch import Watch
 from fl_sim.core.contracts import Attack
 from fl_sim.core.seeds import derive

@@ -12,7 +12,8 @@ from torch import nn
 
 from attacks import ALIASES, ATTACKS
 from defenses import DEFENSES
-from experiments.config import AttackPart, Part, Study, load_dict, replaced
+from experiments.config import Study, load_dict, replaced
+from experiments.parts import AttackPart, Part
 from fl_sim import models
 from fl_sim.core.contracts import AnyDefense, Attack
 from fl_sim.core.errors import ConfigError, suggestion
@@ -112,7 +113,7 @@ def cells(study: Study) -> list[Cell]:
         axes = {axis: _text(axis, v, cell) for axis, v in zip(study.grid, values, strict=True)}
         name = ", ".join(f"{axis}={value}" for axis, value in axes.items()) or "base"
         defense = defense_of(cell)
-        attacks = [part.against(defense) for part in cell.attacks if not part.only or defense in part.only]
+        attacks = [part.against(defense) for part in cell.attacks if part.meets(defense)]
         found.append(Cell(name=name, axes=axes, study=cell.model_copy(update={"attacks": attacks})))
     if len({cell.folder for cell in found}) < len(found):
         raise ConfigError(f"grid: expected different cells, got the same one twice among {[c.name for c in found]}")

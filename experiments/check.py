@@ -1,6 +1,7 @@
 """Is a study possible? Everything in it is built once before anything is run; every problem is said at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from pydantic import ValidationError
 from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
-from experiments.config import AttackPart, Part, Study
+from experiments.config import Study
+from experiments.parts import AttackPart, Part, canonical, parts
 from fl_sim.core.contracts import ExampleDefense, GradientDefense
-from fl_sim.core.errors import ConfigError, FlSimError
+from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 from fl_sim.core.types import Task
 from fl_sim.data.clients import ClientData
 from fl_sim.federation.server import build_strategy
@@ -41,9 +43,9 @@ def _part_problems(tree: Mapping[str, Any]) -> Iterator[str]:
         *((stack, lambda part: build("defense", DEFENSES, Part(**part))) for stack in stacks),
         (tree.get("attacks", tree.get("attack", [])), lambda part: attack(AttackPart(**part))),
     ]
-    for parts, make in makers:
+    for given, make in makers:
         try:
-            named = [part for part in config.parts(parts) if isinstance(part, dict) and "name" in part]
+            named = [part for part in parts(given) if isinstance(part, dict) and "name" in part]
             for part in named:
                 make(part)
         except ConfigError as error:
@@ -59,10 +61,21 @@ def check(study: Study, data_dir: str | None = None) -> list[Cell]:
         ConfigError: With every problem of every cell.
     """
     grid = cells(study)
-    problems = dict.fromkeys(problem for cell in grid for problem in _problems(cell, data_dir))
+    found = chain(_unmet(study, grid), *(_problems(cell, data_dir) for cell in grid))
+    problems = dict.fromkeys(found)
     if problems:
         raise ConfigError(list(problems))
     return grid
+
+
+def _unmet(study: Study, grid: Sequence[Cell]) -> Iterator[str]:
+    """Defenses that attacks name and no cell has."""
+    known = list(dict.fromkeys(cell.defense for cell in grid))
+    for part in study.attacks:
+        for name in dict.fromkeys([*part.only, *part.tuned]):
+            if canonical(name) not in map(canonical, known):
+                there = f"{'; '.join(known)}{suggestion(name, known)}"
+                yield f"attack {part.key()}, only and tuned: no cell has the defense {name!r}; there are: {there}"
 
 
 def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:

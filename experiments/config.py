@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from experiments.parts import AttackPart, Part, part, parts
 from fl_sim.core.errors import ConfigError, suggestion
 
 STUDIES = Path(__file__).with_name("studies")
@@ -17,56 +18,8 @@ STUDIES = Path(__file__).with_name("studies")
 Count = Annotated[int, Field(ge=1)]
 
 
-def _part(value: object) -> object:
-    """A bare name is a part without arguments."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def parts(value: object) -> list[object]:
-    """One part or several; ``none`` is no part at all."""
-    items = value if isinstance(value, list) else [value]
-    return [part for part in map(_part, items) if part != {"name": "none"}]
-
-
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Part(BaseModel):
-    """A named model, attack or defense; every other key is an argument of its factory."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-    def __str__(self) -> str:
-        arguments = ", ".join(f"{k}={v}" for k, v in self.arguments.items())
-        return f"{self.name}({arguments})" if arguments else self.name
-
-
-class AttackPart(Part):
-    """An attack and how it is set.
-
-    ``label`` tells two settings of one attack apart. ``only`` lists the defenses it is run against; all where it is
-    empty. ``tuned`` holds other arguments for the defense named; ``tune`` holds values for ``fl-sim tune`` to try,
-    argument by argument. A defense is named as in reports: ``gaussian(std=0.1)``, stacks with `` + ``.
-    """
-
-    label: str = ""
-    only: list[str] = []
-    tuned: dict[str, dict[str, Any]] = {}
-    tune: dict[str, list[Any]] = {}
-
-    def against(self, defense: str) -> "AttackPart":
-        """As it is set where this is the defense."""
-        return AttackPart(name=self.name, label=self.label, **{**self.arguments, **self.tuned.get(defense, {})})
-
-    def key(self) -> str:
-        return self.label or self.name
 
 
 class Data(Section):
@@ -134,7 +87,7 @@ class Study(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: int = 0
     data: Data = Data()
-    model: Annotated[Part, BeforeValidator(_part)] = Part(name="cnn")
+    model: Annotated[Part, BeforeValidator(part)] = Part(name="cnn")
     federation: Federation = Federation()
     defenses: Annotated[list[Part], BeforeValidator(parts)] = []
     adversary: Adversary = Adversary()

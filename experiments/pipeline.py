@@ -16,8 +16,9 @@ from experiments import config
 from experiments.attack import AttackJob, AttackStage, counted, expected_jobs, unattacked
 from experiments.build import Cell
 from experiments.check import check
-from experiments.config import AttackPart, Study
+from experiments.config import Study
 from experiments.evaluate import Evaluation
+from experiments.parts import AttackPart
 from experiments.simulate import Simulation, trained
 from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError

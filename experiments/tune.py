@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from experiments import pipeline
 from experiments.build import Cell, cells
-from experiments.config import AttackPart, Study
+from experiments.build import attack as build_attack
+from experiments.config import Study
+from experiments.parts import AttackPart
 from experiments.pipeline import Executor, Run
 from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError
@@ -65,12 +67,20 @@ class Tuning:
     def __call__(self, watch: Watch) -> Best:
         """The best setting found, by attack and defense; every figure is in the folder's records."""
         self.refuse_reported_images()
+        tuned = [part for part in self.study.attacks if part.tune]
+        if not tuned:
+            raise ConfigError(
+                f"{self.study.name}: expected an attack with values to try, such as tune = {{ tv = [0.1] }}"
+            )
+        for part in tuned:
+            for name, values in part.tune.items():
+                for value in values:
+                    build_attack(part.model_copy(update={name: value}))
         question = f"Which settings suit the attacks of {self.study.name}? Tuning: not to be reported."
         pipeline.create(self.store, self.tuning_study(), question, self.command)
         pipeline.opened(self.store, self.executor, self.data_dir).simulate(watch)
-        tuned = [part for part in self.study.attacks if part.tune]
         defenses = dict.fromkeys(cell.defense for cell in cells(self.study))
-        best: Best = {part.key(): {d: {} for d in defenses if not part.only or d in part.only} for part in tuned}
+        best: Best = {part.key(): {d: {} for d in defenses if part.meets(d)} for part in tuned}
         for trials in zip_longest(*([Trial(part, *item) for item in part.tune.items()] for part in tuned)):
             self._try([trial for trial in trials if trial is not None], best, watch)
         return best
@@ -79,10 +89,11 @@ class Tuning:
         """The study without its attacks, on other data."""
         attacked = self.study.adversary.clients or list(range(self.study.federation.clients))
         adversary = self.study.adversary.model_copy(update={"clients": attacked[: self.clients]})
-        seed = self.study.seed if self.oracle else self.seed
-        return self.study.model_copy(
-            update={"name": f"{self.study.name}-tune", "seed": seed, "attacks": [], "adversary": adversary}
-        )
+        changes = {"name": f"{self.study.name}-tune", "attacks": [], "adversary": adversary}
+        if not self.oracle:
+            changes["seed"] = self.seed
+            changes["grid"] = {axis: values for axis, values in self.study.grid.items() if axis != "seed"}
+        return self.study.model_copy(update=changes)
 
     def refuse_reported_images(self) -> None:
         """Raises:

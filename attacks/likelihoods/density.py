@@ -13,7 +13,7 @@ from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
 from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
-from fl_sim.core.trees import map_tree
+from fl_sim.core.trees import flat, map_tree
 from fl_sim.core.types import Tensors, Update
 
 
@@ -22,26 +22,31 @@ class DefenseDensity(Likelihood):
     """``-log p(observed | guess)`` of the defenses in their order, in nats, constants included (arXiv 2111.04706).
 
     Args:
-        std: Gaussian noise that the adversary supposes where the defenses add none, in the update's units.
+        supposed: Std of the Gaussian noise that the adversary supposes where the defenses add none, as a share of the
+            root mean square of the entries that were sent and are not zero.
+        std: The same in the update's own units, instead.
         randomness: Whether what the defenses drew (a pruning mask) is used where it is ``granted``, or ``ignored``:
             then it is summed over, entry by entry.
 
-    Defenses without a joint density are treated as if there were none (see :func:`informs`), and so are those of an
-    aggregate: the mean of several defended updates has another law.
+    Where defenses have no joint density (see :func:`informs`), that of the noise alone is used, if it is of one kind.
+    The defenses of an aggregate are not used: the mean of several defended updates has another law.
     """
 
     needs_scale: ClassVar[bool] = True
 
-    std: PositiveFloat = 0.01
+    supposed: PositiveFloat = 0.1
+    std: PositiveFloat | None = None
     randomness: Literal["granted", "ignored"] = "granted"
 
     def bind(self, problem: Problem) -> Misfit:
-        known, alone = problem.seen.knowledge, len(problem.seen.members) == 1
+        known, seen = problem.seen.knowledge, problem.seen.update
+        defenses = (known.defenses or ()) if len(problem.seen.members) == 1 else ()
         drawn = known.randomness if self.randomness == "granted" else {}
+        noise = Normal(self.std or self.supposed * _typical(seen.delta))
         try:
-            stack = Stack.read((known.defenses or ()) if alone else (), problem.seen.update, drawn, Normal(self.std))
+            stack = Stack.read(defenses, seen, drawn, noise)
         except NoDensityError:
-            stack = Stack.read((), problem.seen.update, {}, Normal(self.std))
+            stack = _noise_alone(defenses, seen, noise)
         return Misfit(lambda g: -stack.log_likelihood(g, problem), of="examples" if stack.join else "mean")
 
 
@@ -109,6 +114,20 @@ def _kinds(
         if isinstance(d, Defense)
     ]
     return (joins[0] if joins else None), steps
+
+
+def _typical(delta: Tensors) -> float:
+    """Root mean square of the entries other than zero; 1 where all are."""
+    entries = flat(delta)
+    sent = entries[entries != 0]
+    return sent.square().mean().sqrt().item() if len(sent) else 1.0
+
+
+def _noise_alone(defenses: Sequence[AnyDefense], seen: Update, supposed: Noise) -> Stack:
+    """As if nothing but its noise had been done to the update; as if nothing had, where there is not exactly one."""
+    known = (Defense, ExampleDefense) if seen.kind == "gradient" else (Defense,)
+    loud = [d for d in defenses if isinstance(d, known) and d.noise(seen.num_examples) is not None]
+    return Stack.read(loud if len(loud) == 1 else (), seen, {}, supposed)
 
 
 def informs(defenses: Sequence[AnyDefense]) -> bool:

@@ -50,13 +50,13 @@ PRIORS: Mapping[str, Callable[..., Prior]] = MappingProxyType(
 """Priors by name; their fields are their arguments."""
 
 
-def named(specs: Iterable[Mapping[str, object]]) -> tuple[Prior, ...]:
-    """Priors from ``{"name": ..., other fields}``, as a study gives them.
+def named(specs: Iterable[Mapping[str, object] | str]) -> tuple[Prior, ...]:
+    """Priors from ``{"name": ..., other fields}``, or a bare name, as a study gives them.
 
     Raises:
         ConfigError: No such prior, or fields that it does not take.
     """
-    return tuple(_made(dict(spec)) for spec in specs)
+    return tuple(_made({"name": spec} if isinstance(spec, str) else dict(spec)) for spec in specs)
 
 
 def _made(fields: dict[str, object]) -> Prior:

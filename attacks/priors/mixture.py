@@ -97,6 +97,9 @@ class FittedMixture(Density):
 
     path: str
 
+    def __post_init__(self) -> None:
+        Version.of(self.path)  # refuses now what would fail after training
+
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
         mixture, about = _loaded(Version.of(self.path), str(images.device))
         check_shape(about, problem.seen.task, self.path)

@@ -73,6 +73,9 @@ class VAE(Density):
     samples: NonNegativeInt = 4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        Version.of(self.path)  # refuses now what would fail after training
+
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
         network, about = _loaded(Version.of(self.path), str(images.device))
         check_shape(about, problem.seen.task, self.path)

@@ -13,9 +13,8 @@ from attacks.priors import GaussianPixels
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS
 from attacks.variables import Pixels
-from defenses import DEFENSES
 from experiments.checks.answer import Answer, near
-from experiments.checks.world import TASK, defended, network, random_batch, watched
+from experiments.checks.world import TASK, defended, made, network, random_batch, watched
 from fl_sim.core.contracts import Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import size
@@ -28,27 +27,27 @@ _PRIOR_STD, _SMALL_NOISE = 1.0, 2e-3
 
 def gaussian_is_calibrated() -> Answer:
     """K13: at the truth, ``E log p = -(k/2)(ln 2 pi s^2 + 1)``, standard deviation ``sqrt(k/2)``."""
-    found, k = _log_likelihood([_made("gaussian", std=0.1)])
+    found, k = _log_likelihood([made("gaussian", std=0.1)])
     expected = -(k / 2) * (math.log(2 * math.pi * 0.1**2) + 1)
     return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1), cnn on MNIST, 4 deviations")
 
 
 def laplace_is_calibrated() -> Answer:
     """K13: at the truth, ``E log p = -k (ln 2b + 1)``, standard deviation ``sqrt(k)``."""
-    found, k = _log_likelihood([_made("laplace", scale=0.1)])
+    found, k = _log_likelihood([made("laplace", scale=0.1)])
     return near(found, -k * (math.log(0.2) + 1), 4 * math.sqrt(k), "-k(ln 2b + 1), cnn on MNIST, 4 deviations")
 
 
 def averaged_noise_is_calibrated() -> Answer:
     """K13: per-example noise, averaged over 4 images, has half the std: ``E log p`` says so."""
-    found, k = _log_likelihood([_made("gaussian", std=0.1, averaging="per_example")], images=4)
+    found, k = _log_likelihood([made("gaussian", std=0.1, averaging="per_example")], images=4)
     expected = -(k / 2) * (math.log(2 * math.pi * 0.05**2) + 1)
     return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2/B + 1), B = 4, 4 deviations")
 
 
 def mask_is_used() -> Answer:
     """K13: with a known mask, pruned entries are noise alone; ignoring the mask at the truth costs likelihood."""
-    found, k = _log_likelihood([_made("random_prune", rate=0.5), _made("gaussian", std=0.01)])
+    found, k = _log_likelihood([made("random_prune", rate=0.5), made("gaussian", std=0.01)])
     expected = -(k / 2) * (math.log(2 * math.pi * 0.01**2) + 1)
     return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1) with half the entries pruned")
 
@@ -65,13 +64,13 @@ def laplace_is_l1() -> Answer:
 
 def error_is_as_promised() -> Answer:
     """K15: from the truth a search settles at the linearised posterior: ``MSE = tr (J^T J / s^2 + 1/t^2)^-1 / d``."""
-    return _settled([_made("gaussian", std=_SMALL_NOISE)], None)
+    return _settled([made("gaussian", std=_SMALL_NOISE)], None)
 
 
 def error_is_as_promised_under_pruning() -> Answer:
     """K15: with a known mask M, ``J^T M J`` stands for ``J^T J``."""
-    pruning = _made("random_prune", rate=0.5)
-    return _settled([pruning, _made("gaussian", std=_SMALL_NOISE)], pruning)
+    pruning = made("random_prune", rate=0.5)
+    return _settled([pruning, made("gaussian", std=_SMALL_NOISE)], pruning)
 
 
 def _settled(stack: Sequence[Defense], pruning: Defense | None) -> Answer:
@@ -120,7 +119,7 @@ def _log_likelihood(stack: Sequence[Defense], images: int = 1) -> tuple[float, i
 
 def _disagreement(name: str, parameter: str, distance: Likelihood, factor: float) -> float:
     """Of the two gradients in the image, at an image that is not the truth."""
-    _, batch, problem = _problem("mlp", [_made(name, **{parameter: 0.1})], random_batch(1), 0)
+    _, batch, problem = _problem("mlp", [made(name, **{parameter: 0.1})], random_batch(1), 0)
     sides = []
     for likelihood, scale in ((DefenseDensity(), 1.0), (distance, factor)):
         image = random_batch(1, 99).images[None].requires_grad_()
@@ -135,12 +134,6 @@ def _problem(
     net = network(model, task, **({"widths": (32,)} if model == "mlp" else {}))
     seen = defended(watched(net, batch, task), stack, place)
     return seen, batch, Problem.of(seen, net, derive(0), "cpu")
-
-
-def _made(name: str, **options: object) -> Defense:
-    defense = DEFENSES[name](**options)
-    assert isinstance(defense, Defense)
-    return defense
 
 
 CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(

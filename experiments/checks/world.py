@@ -11,6 +11,7 @@ from attacks.posterior import PosteriorSearch
 from attacks.priors import Prior
 from attacks.solvers import LBFGS, Solver
 from attacks.variables import Pixels
+from defenses import DEFENSES
 from fl_sim import models
 from fl_sim.core.contracts import Defense
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
@@ -77,6 +78,12 @@ def network(name: str, task: Task = TASK, **options: object) -> nn.Module:
 def random_batch(images: int, place: int = 0, task: Task = TASK) -> Batch:
     drawn: Tensor = torch.rand(images, *task.image_shape, generator=derive(0, "pixels", place))
     return Batch(drawn, torch.randint(10, (images,), generator=derive(0, "labels", place)))
+
+
+def made(name: str, **options: object) -> Defense:
+    defense = DEFENSES[name](**options)
+    assert isinstance(defense, Defense)
+    return defense
 
 
 def rows(update: Tensors) -> tuple[Tensor, Tensor]:

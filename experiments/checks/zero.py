@@ -13,9 +13,8 @@ from torch import Tensor
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Likelihood
 from attacks.priors import GaussianPixels, Prior, TotalVariation
 from attacks.solvers import LBFGS, Adam, Solver
-from defenses import DEFENSES
 from experiments.checks.answer import Answer, near
-from experiments.checks.world import QUASI_NEWTON, defended, network, pixels, rows, searched, watched
+from experiments.checks.world import QUASI_NEWTON, defended, made, network, pixels, rows, searched, watched
 from fl_sim.core.contracts import Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation
@@ -64,7 +63,7 @@ def total_variation_is_a_filter() -> Answer:
 
 def laplace_mode() -> Answer:
     """K3: under Laplace noise ``g_y / r_y`` is always a most likely image, since ``|r_y|`` is half of all weights."""
-    seen = defended(_seen(_truth(1)), [_made("laplace", scale=NOISE)])
+    seen = defended(_seen(_truth(1)), [made("laplace", scale=NOISE)])
     gradient = rows(seen.update.delta)[0]
     exact = gradient[LABEL] / RESIDUAL[LABEL]
     solver = Adam(steps=600, step_size=0.1, schedule="exponential", decay=0.985)
@@ -75,7 +74,7 @@ def laplace_mode() -> Answer:
 
 def laplace_least_squares() -> Answer:
     """K4: the mode is not the best guess in PSNR: under Laplace noise least squares beats it by 0.46 dB."""
-    stack = [_made("laplace", scale=NOISE)]
+    stack = [made("laplace", scale=NOISE)]
     modes = [
         (rows(defended(_seen(_truth(i)), stack, i).update.delta)[0][LABEL] / RESIDUAL[LABEL] - _truth(i))
         .square()
@@ -116,7 +115,7 @@ def cosine_sees_through_clipping() -> Answer:
     """K6: clipping alone changes no angle, so nothing is hidden, however small the norm."""
     worst = 0.0
     for norm in (1e-3, 0.1, 1.0):
-        seen = defended(_seen(_truth(3)), [_made("clip", norm=norm)])
+        seen = defended(_seen(_truth(3)), [made("clip", norm=norm)])
         found = searched(seen, network("softmax"), Cosine()).flatten()
         worst = max(worst, (found - _truth(3)).abs().max().item())
     return Answer(worst, 0.0, 5e-3, "the image itself, clip norms 0.001, 0.1, 1")
@@ -130,18 +129,12 @@ def _seen(truth: Tensor) -> Observation:
     return watched(network("softmax"), Batch(pixels(truth), torch.tensor([LABEL])))
 
 
-def _made(name: str, **options: object) -> Defense:
-    defense = DEFENSES[name](**options)
-    assert isinstance(defense, Defense)
-    return defense
-
-
 def _gaussian() -> list[Defense]:
-    return [_made("gaussian", std=NOISE)]
+    return [made("gaussian", std=NOISE)]
 
 
 def _pruned() -> list[Defense]:
-    return [_made("random_prune", rate=0.5, mask="fresh"), _made("gaussian", std=NOISE)]
+    return [made("random_prune", rate=0.5, mask="fresh"), made("gaussian", std=NOISE)]
 
 
 def _error(stack: Sequence[Defense], likelihood: Likelihood, *priors: Prior, draws: int = DRAWS) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments import config, terminal
 from experiments.commands.shell import FAILED, err, executor_named, logging_to, out, text_of
-from experiments.config import AttackPart
+from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError
 
 

@@ -35,7 +35,7 @@ def distance(guess: Tensor, truth: Tensor, std: Sequence[float]) -> Tensor:
 
 def default_delta(shape: Sequence[int], std: Sequence[float]) -> float:
     """The distance of an error of 0.1 (20 dB) at every pixel of images ``(C, H, W)``."""
-    return _COARSE * math.sqrt(math.prod(shape)) / fmean(std)
+    return _COARSE * math.sqrt(math.prod(shape[1:]) * sum(1 / s**2 for s in std))
 
 
 def risk(distances: Sequence[float], delta: float) -> Share:

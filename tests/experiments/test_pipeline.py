@@ -10,7 +10,7 @@ import torch
 
 from experiments import config, pipeline
 from experiments.attack import AttackJob
-from experiments.config import AttackPart
+from experiments.parts import AttackPart
 from experiments.pipeline import Run
 from experiments.present import present
 from experiments.watch import Silent
