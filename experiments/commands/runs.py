@@ -34,7 +34,7 @@ def run(
     with RunStore(place) as store, logging_to(place / "log.txt"):
         if fresh:
             store.clear()
-        pipeline.create(store, study, config.question(path), _command(study_name, overrides, data_dir))
+        pipeline.create(store, study, config.question(path), _command(study_name, overrides))
         opened = pipeline.opened(store, where, text_of(data_dir))
         _stages(opened, ("simulate_and_attack", "evaluate"))
         _finish(opened, json=json)
@@ -120,6 +120,5 @@ def _existing(folder: Path) -> None:
         raise ConfigError(f"expected a run folder with run.json, got {folder}: make one with `fl-sim run STUDY`")
 
 
-def _command(study: str, overrides: Sequence[str], data_dir: Path | None) -> str:
-    where = [f"--data-dir {data_dir}"] if data_dir else []
-    return " ".join(["fl-sim run", study, *overrides, *where])
+def _command(study: str, overrides: Sequence[str]) -> str:
+    return " ".join(["fl-sim run", study, *overrides])
