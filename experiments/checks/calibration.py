@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -13,13 +14,15 @@ from attacks.priors import GaussianPixels
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS
 from attacks.variables import Pixels
+from defenses.dpsgd import DpSgd
 from experiments.checks.answer import Answer, near
 from experiments.checks.world import TASK, defended, made, network, random_batch, watched
 from fl_sim.core.contracts import Defense
+from fl_sim.core.density import Interval
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import size
 from fl_sim.core.types import Batch, Observation, Task
-from fl_sim.training.local import State, gradient
+from fl_sim.training.local import State, gradient, state_of
 
 _MNIST = Task(image_shape=(1, 28, 28), classes=10, mean=(0.1307,), std=(0.3081,))
 _PRIOR_STD, _SMALL_NOISE = 1.0, 2e-3
@@ -50,6 +53,43 @@ def mask_is_used() -> Answer:
     found, k = _log_likelihood([made("random_prune", rate=0.5), made("gaussian", std=0.01)])
     expected = -(k / 2) * (math.log(2 * math.pi * 0.01**2) + 1)
     return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1) with half the entries pruned")
+
+
+def dpsgd_is_calibrated() -> Answer:
+    """K13: DP-SGD over 4 images, multiplier 2, clip 0.5: noise of std 0.25 around the mean of clipped gradients."""
+    model, batch = network("mlp", widths=(32,)).eval(), random_batch(4)
+    defense, clean = DpSgd(clip=0.5, noise_multiplier=2.0), watched(network("mlp", widths=(32,)), batch)
+    sent = defense.gradient(model, *state_of(model), batch, derive(0, "dpsgd"))
+    told = replace(defended(clean, []), update=replace(clean.update, delta=sent))
+    seen = replace(told, knowledge=replace(told.knowledge, defenses=(defense,)))
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    cost = DefenseDensity().bind(problem).cost(problem.example_gradients(Guess(batch.images[None], batch.labels[None])))
+    k = size(sent)
+    expected = -(k / 2) * (math.log(2 * math.pi * 0.25**2) + 1)
+    return near(-cost.item(), expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi (m S / B)^2 + 1), B = 4, 4 deviations")
+
+
+def cells_are_calibrated() -> Answer:
+    """K13: behind 8-bit rounding a density becomes the mass of a cell, so the logs of the cells' widths are added."""
+    stack = [made("gaussian", std=0.1), made("quantize")]
+    found, k = _log_likelihood(stack)
+    sent = defended(watched(network("cnn", _MNIST), random_batch(1, task=_MNIST), _MNIST), stack).update.delta
+    widths = sum(t.numel() * math.log(t.abs().max().item() / 127) for t in sent.values())
+    expected = -(k / 2) * (math.log(2 * math.pi * 0.1**2) + 1) + widths
+    return near(found, expected, 4 * math.sqrt(k / 2), "-(k/2)(ln 2 pi s^2 + 1) + sum of log widths, 4 deviations")
+
+
+def pruned_entries_are_bounded() -> Answer:
+    """K13: what top-k did not send lies below what it sent: at the truth every zero is inside its bounds."""
+    clean = watched(network("cnn", _MNIST), random_batch(1, task=_MNIST), _MNIST)
+    defense = made("topk", keep=0.1)
+    sent = defended(clean, [defense]).update.delta
+    bounds = defense.bounds(Interval(sent, sent))
+    assert bounds is not None
+    inside = [(bounds.low[k] <= t) & (t <= bounds.high[k]) for k, t in clean.update.delta.items()]
+    tight = max(t.max().item() for t in bounds.high.values()) <= max(t.max().item() for t in sent.values())
+    share = sum(int(i.sum()) for i in inside) / size(sent)
+    return near(share if tight else math.nan, 1.0, 0.0, "share of true entries inside, no bound beyond the largest")
 
 
 def gaussian_is_l2() -> Answer:
@@ -142,6 +182,9 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K13 laplace": laplace_is_calibrated,
         "K13 averaged noise": averaged_noise_is_calibrated,
         "K13 known mask": mask_is_used,
+        "K13 dpsgd": dpsgd_is_calibrated,
+        "K13 cells": cells_are_calibrated,
+        "K13 top-k": pruned_entries_are_bounded,
         "K14 gaussian is l2": gaussian_is_l2,
         "K14 laplace is l1": laplace_is_l1,
         "K15 noise": error_is_as_promised,

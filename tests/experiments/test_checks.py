@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 import pytest
 
+from defenses.dpsgd import DpSgd
 from defenses.noise import Gaussian
-from defenses.sparsification import RandomPrune
+from defenses.quantization import Quantize
+from defenses.sparsification import RandomPrune, TopK
 from experiments import checks, cli
 from experiments.checks.answer import Answer
-from fl_sim.core.density import Choice, Noise, Normal
+from fl_sim.core.density import Choice, Interval, Noise, Normal
 from fl_sim.core.types import Tensors
 
 
@@ -44,14 +46,29 @@ def mask_ignored(self: RandomPrune, clean: Tensors, drawn: Tensors) -> tuple[Cho
     return (Choice(1.0, clean),)
 
 
+def wrong_batch(self: DpSgd, num_examples: int) -> Noise:
+    return Normal(self.noise_multiplier * self.clip / num_examples**0.5)
+
+
+def wide_cells(self: Quantize, output: Interval) -> Interval:
+    return Interval({k: t - 1 for k, t in output.low.items()}, {k: t + 1 for k, t in output.high.items()})
+
+
+def no_bounds(self: TopK, output: Interval) -> Interval:
+    return output
+
+
 @pytest.mark.parametrize(
     ("owner", "method", "broken", "caught"),
     [
         (Gaussian, "noise", wrong_sigma, ("K13 gaussian", "K13 averaged noise", "K13 known mask")),
         (Gaussian, "noise", wrong_averaging, ("K13 averaged noise",)),
         (RandomPrune, "choices", mask_ignored, ("K13 known mask", "K5 known mask")),
+        (DpSgd, "noise", wrong_batch, ("K13 dpsgd",)),
+        (Quantize, "bounds", wide_cells, ("K13 cells",)),
+        (TopK, "bounds", no_bounds, ("K13 top-k",)),
     ],
-    ids=["wrong sigma", "wrong averaging", "mask ignored"],
+    ids=["wrong sigma", "wrong averaging", "mask ignored", "wrong batch", "wide cells", "no bounds"],
 )
 def test_a_broken_likelihood_is_found(
     owner: type, method: str, broken: Callable[..., object], caught: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
