@@ -35,10 +35,12 @@ def bayes(
 
     Needs the defense with its parameters. ``tv`` weighs the periodic sum of squared differences in normalised space, as
     in the released code; the likelihood's factor grows from ``anneal_from`` to 1 over the first half. ``randomness``:
-    whether a pruning mask is used where it is granted; where not, it is summed over. ``delta`` > 0 searches the best
-    ball (the paper's algorithm, with 2 ``pairs`` draws); 0 is the maximum a posteriori, which is what the released
-    code computes. Differs from the release (Adam, no box, 200 steps, learning rate times .94 a step, annealed from the
-    square of the defense's first parameter) in the box, the step count and inverting gradients' step schedule.
+    whether a pruning mask is used where it is granted; else it is summed over. ``delta`` > 0 maximises the paper's
+    bound on the mass of a ball, with 2 ``pairs`` draws made once (the paper: new ones each step); 0 is the maximum a
+    posteriori, which is what the released code computes. Differs from the release (Adam, step size 0.5 times .94 a
+    step, 200 steps, no box, annealed from the square of the defense's first parameter, the last iterate, weights tuned
+    on the reported images) in the box, step count and size, inverting gradients' schedule, a fixed ``anneal_from`` and
+    ``tv``, and in that the best of the last eighth of the iterates is kept.
     """
     search = _search(
         DefenseDensity(randomness=randomness),
@@ -124,7 +126,8 @@ def cosine(
 ) -> Attack:
     """``1 - cos`` with the search of ``bayes``: the paper's cosine adversary, blind to the defense. arXiv 2111.04706.
 
-    Differs from the release as ``l2`` does: the angle is that of one client's update.
+    Differs from the release as ``l2`` does: the angle is that of one client's update. Layer weights count in the norms
+    too, not in the inner product only.
     """
     return _search(
         Cosine(layers=Layers(weights=layers)),
