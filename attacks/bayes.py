@@ -28,6 +28,8 @@ def bayes(
     randomness: Literal["granted", "ignored"] = "granted",
     delta: float = 0.0,
     pairs: int = 4,
+    form: Literal["jensen", "exact"] = "jensen",
+    draws: Literal["mean", "joint"] = "mean",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -40,11 +42,13 @@ def bayes(
     posteriori, which is what the released code computes. Differs from the release (Adam, step size 0.5 times .94 a
     step, 200 steps, no box, annealed from the square of the defense's first parameter, the last iterate, weights tuned
     on the reported images) in the box, step count and size, inverting gradients' schedule, a fixed ``anneal_from`` and
-    ``tv``, and in that the best of the last eighth of the iterates is kept.
+    ``tv``, and in that the best of the last eighth of the iterates is kept. ``form = "exact"``
+    maximises the mass itself (few dimensions only); ``draws = "joint"`` also searches what a stochastic model drew.
     """
     search = _search(
         DefenseDensity(randomness=randomness),
-        DeltaBall(delta=delta, pairs=pairs) if delta else None,
+        DeltaBall(delta=delta, pairs=pairs, form=form) if delta else None,
+        draws,
         steps=steps,
         step_size=step_size,
         priors=(_smooth(tv), *named(priors)),
@@ -148,6 +152,7 @@ def _smooth(weight: float) -> TotalVariation:
 def _search(
     likelihood: Likelihood,
     ball: DeltaBall | None = None,
+    draws: Literal["mean", "joint"] = "mean",
     *,
     steps: int,
     step_size: float,
@@ -160,7 +165,7 @@ def _search(
     return PosteriorSearch(
         likelihood=likelihood,
         priors=priors,
-        variables=Pixels(box=box),
+        variables=Pixels(box=box, noise=draws),
         solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=seconds),
         restarts=restarts,
         annealing=Annealing(first=anneal_from, until=0.5),

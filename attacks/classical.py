@@ -83,6 +83,8 @@ def inverting_gradients(
     step_size: float = 0.1,
     tv: float = 1e-3,
     cosine: Literal["plain", "profile"] = "profile",
+    init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal",
+    image: str | None = None,
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -97,7 +99,7 @@ def inverting_gradients(
     return PosteriorSearch(
         likelihood=Cosine(form=cosine),
         priors=(TotalVariation(weight=tv),),
-        variables=Pixels(),
+        variables=Pixels(init=init, image=image),
         solver=Adam(steps=steps, step_size=step_size, signed=True, schedule="steps", seconds=seconds),
         restarts=restarts,
     )
