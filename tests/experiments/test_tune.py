@@ -1,0 +1,80 @@
+"""Tuning: on other images, argument by argument, the best by mean PSNR; nothing is run that could not be built."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.check import check
+from experiments.config import Study, load_dict
+from experiments.parts import canonical
+from experiments.tune import Tuning, as_toml
+from experiments.watch import Silent
+from fl_sim.core.errors import ConfigError
+from fl_sim.runtime.store import RunStore
+
+TREE = {
+    "name": "tuned",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "widths": [16]},
+    "federation": {"clients": 3, "rounds": 1},
+    "evaluation": {"lpips": False, "public_images": 20, "test_images": 20},
+    "grid": {"defense": ["none", {"name": "gaussian", "std": 0.01}], "seed": [0]},
+}
+
+
+def study(**attack: object) -> Study:
+    return load_dict({**TREE, "attacks": [{"name": "inverting_gradients", "steps": 30, **attack}]}, "test")
+
+
+def tuning(of: Study, store: RunStore, seed: int = 7, oracle: bool = False) -> Tuning:
+    return Tuning(
+        study=of,
+        store=store,
+        seed=seed,
+        clients=2,
+        oracle=oracle,
+        command="fl-sim tune",
+        data_dir=None,
+        executor="inline",
+    )
+
+
+def test_the_best_value_is_found_for_each_defense(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        asked = tuning(study(tune={"step_size": [1e-6, 0.1], "tv": [1e-3]}), store)
+        found = asked(Silent())
+        by_label = {r["attack"] for r in store.records()}
+    assert by_label == {
+        "inverting_gradients step_size=1e-06",
+        "inverting_gradients step_size=0.1",
+        "inverting_gradients tv=0.001",
+    }
+    best = {"step_size": 0.1, "tv": 1e-3}
+    assert found == {"inverting_gradients": {"none": best, "gaussian(std=0.01)": best}}
+    assert '"gaussian(std=0.01)" = { step_size = 0.1, tv = 0.001 }' in as_toml(found)
+
+
+def test_reported_images_are_refused_unless_the_oracle_is_asked(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        with pytest.raises(ConfigError, match="choose another --seed"):
+            tuning(study(tune={"tv": [1e-3]}), store, seed=0).refuse_reported_images()
+        tuning(study(tune={"tv": [1e-3]}), store, seed=0, oracle=True).refuse_reported_images()
+
+
+def test_what_cannot_be_built_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        with pytest.raises(ConfigError, match="step_sise"):
+            tuning(study(tune={"step_sise": [0.1]}), store)(Silent())
+        with pytest.raises(ConfigError, match="values to try"):
+            tuning(study(), store)(Silent())
+        assert not store.exists()
+
+
+def test_settings_for_a_defense_that_no_cell_has_are_refused() -> None:
+    for setting in ({"only": ["gaussian(std=0.02)"]}, {"tuned": {"gaussian(std=0.02)": {"tv": 0.1}}}):
+        with pytest.raises(ConfigError, match=r"did you mean 'gaussian\(std=0.01\)'"):
+            check(study(**setting))
+
+
+def test_the_order_of_a_defenses_arguments_does_not_matter() -> None:
+    assert canonical("a(x=1, y=2) + b") == canonical("a(y=2, x=1) + b") != canonical("a(y=1, x=2) + b")
