@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from attacks.ball import DeltaBall
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood
 from attacks.posterior import Annealing, KnowsDefense, PosteriorSearch
-from attacks.priors import Prior, TotalVariation, named
+from attacks.priors import TotalVariation, named
 from attacks.solvers import Adam
 from attacks.variables import Pixels
 from fl_sim.core.contracts import Attack
@@ -51,7 +51,8 @@ def bayes(
         draws,
         steps=steps,
         step_size=step_size,
-        priors=(_smooth(tv), *named(priors)),
+        tv=tv,
+        priors=priors,
         box=box,
         anneal_from=anneal_from,
         restarts=restarts,
@@ -80,7 +81,8 @@ def l2(
         L2(layers=Layers(weights=layers)),
         steps=steps,
         step_size=step_size,
-        priors=(_smooth(tv), *named(priors)),
+        tv=tv,
+        priors=priors,
         box=box,
         anneal_from=anneal_from,
         restarts=restarts,
@@ -108,7 +110,8 @@ def l1(
         L1(layers=Layers(weights=layers)),
         steps=steps,
         step_size=step_size,
-        priors=(_smooth(tv), *named(priors)),
+        tv=tv,
+        priors=priors,
         box=box,
         anneal_from=anneal_from,
         restarts=restarts,
@@ -137,16 +140,13 @@ def cosine(
         Cosine(layers=Layers(weights=layers)),
         steps=steps,
         step_size=step_size,
-        priors=(_smooth(tv), *named(priors)),
+        tv=tv,
+        priors=priors,
         box=box,
         anneal_from=anneal_from,
         restarts=restarts,
         seconds=seconds,
     )
-
-
-def _smooth(weight: float) -> TotalVariation:
-    return TotalVariation(weight=weight, power=2, reduction="sum", periodic=True)
 
 
 def _search(
@@ -156,7 +156,8 @@ def _search(
     *,
     steps: int,
     step_size: float,
-    priors: tuple[Prior, ...],
+    tv: float,
+    priors: Named,
     box: bool,
     anneal_from: float,
     restarts: int,
@@ -164,7 +165,7 @@ def _search(
 ) -> PosteriorSearch:
     return PosteriorSearch(
         likelihood=likelihood,
-        priors=priors,
+        priors=(TotalVariation(weight=tv, power=2, reduction="sum", periodic=True), *named(priors)),
         variables=Pixels(box=box, noise=draws),
         solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=seconds),
         restarts=restarts,

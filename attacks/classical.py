@@ -19,12 +19,7 @@ def dlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -
     diverging line: back to the best point, smaller step; that it stops once the squared error is below 1e-6; and that
     granted labels are used instead of searched ones.
     """
-    return PosteriorSearch(
-        likelihood=L2(),
-        variables=Pixels(box=False, labels="joint"),
-        solver=LBFGS(steps=steps, tolerance=1e-6, seconds=seconds),
-        restarts=restarts,
-    )
+    return _deep_leakage(Pixels(box=False, labels="joint"), steps, restarts, seconds)
 
 
 def idlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -> Attack:
@@ -33,9 +28,13 @@ def idlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) 
     Differs from the paper in that label counts of a batch are inferred too (the paper's rule is for one image), and
     from released code as ``dlg`` does.
     """
+    return _deep_leakage(Pixels(box=False), steps, restarts, seconds)
+
+
+def _deep_leakage(variables: Pixels, steps: int, restarts: int, seconds: float | None) -> PosteriorSearch:
     return PosteriorSearch(
         likelihood=L2(),
-        variables=Pixels(box=False),
+        variables=variables,
         solver=LBFGS(steps=steps, tolerance=1e-6, seconds=seconds),
         restarts=restarts,
     )

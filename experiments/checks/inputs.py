@@ -8,10 +8,9 @@ from torch import Tensor
 
 from attacks.labels import infer_labels
 from attacks.likelihoods import Cosine
-from attacks.problem import Guess, Problem
 from defenses.ats import Ats
 from experiments.checks.answer import Answer, near
-from experiments.checks.world import network, random_batch, watched
+from experiments.checks.world import cost_at, network, random_batch, watched
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch
 from fl_sim.metrics.image import psnr
@@ -70,9 +69,7 @@ def _transformed() -> Batch:
 
 def _cosine_of(guess: Batch) -> float:
     model = network("mlp", widths=(32,))
-    problem = Problem.of(watched(model, _transformed()), model, derive(0), "cpu")
-    cost: Tensor = Cosine().bind(problem).cost(problem.gradients(Guess(guess.images[None], guess.labels[None])))
-    return cost.item()
+    return cost_at(guess, Cosine(), watched(model, _transformed()), model)
 
 
 CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(

@@ -6,16 +6,14 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from attacks import ATTACKS
 from attacks.likelihoods import Cosine, Layers
-from attacks.problem import Guess, Problem
 from defenses.noise import Gaussian
 from defenses.soteria import Soteria
 from experiments.checks.answer import Answer, near
-from experiments.checks.world import defended, network, normalised, random_batch, rows, watched
+from experiments.checks.world import cost_at, defended, network, normalised, random_batch, rows, watched
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat
 from fl_sim.core.types import Batch, Observation, Tensors
@@ -126,10 +124,7 @@ def _behind_soteria() -> tuple[Observation, Batch, Tensors]:
 
 
 def _cosine_at(seen: Observation, batch: Batch, *dropped: str) -> float:
-    problem = Problem.of(seen, network("mlp", widths=(64, 64)), derive(0), "cpu")
-    guess = Guess(batch.images[None], batch.labels[None])
-    cost: Tensor = Cosine(layers=Layers(dropped=dropped)).bind(problem).cost(problem.gradients(guess))
-    return cost.item()
+    return cost_at(batch, Cosine(layers=Layers(dropped=dropped)), seen, network("mlp", widths=(64, 64)))
 
 
 CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(

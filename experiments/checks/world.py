@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attacks.likelihoods import Likelihood
 from attacks.posterior import PosteriorSearch
 from attacks.priors import Prior
+from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS, Solver
 from attacks.variables import Pixels
 from defenses import DEFENSES
@@ -60,6 +61,13 @@ def searched(
     """Normalised images ``(N, C, H, W)`` of a search over free pixels, from the mean colour."""
     attack = PosteriorSearch(likelihood=likelihood, priors=priors, variables=FREE, solver=solver)
     return normalised(attack(seen, model, derive(0, "search")).images)
+
+
+def cost_at(batch: Batch, likelihood: Likelihood, seen: Observation, model: nn.Module) -> float:
+    """What the likelihood makes of a batch as a guess at what is behind ``seen``."""
+    problem = Problem.of(seen, model, derive(0), "cpu")
+    gradients = problem.gradients(Guess(batch.images[None], batch.labels[None]))
+    return likelihood.bind(problem).cost(gradients).item()
 
 
 def normalised(images: Tensor) -> Tensor:
