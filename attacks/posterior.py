@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from attacks.ball import DeltaBall
 from attacks.likelihoods import Likelihood, Misfit
 from attacks.priors import Prior
-from attacks.problem import Guess, Problem
+from attacks.problem import Guess, Problem, gradient_scale
 from attacks.solvers import Cost, Objective, Solver
 from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
@@ -65,11 +65,6 @@ class PosteriorSearch(Attack):
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         began = time.monotonic()
         problem = Problem.of(seen, model, rng, device)
-        if self.likelihood.needs_scale and not problem.scale_known:
-            raise UnmetKnowledgeError(
-                f"{type(self.likelihood).__name__} compares gradients with their scale, and that of a weight change is "
-                "unknown without the protocol: grant protocol in [adversary], or use a cosine attack"
-            )
         start = self.variables.start(problem, self.restarts, rng)
         project = _Projection(self.variables, problem)
         found = self.solver.solve(self.objective(problem, rng), project(start), project)
@@ -82,6 +77,15 @@ class PosteriorSearch(Attack):
             loss=found.score,
             budget=Budget(iterations=found.iterations, seconds=time.monotonic() - began, device=device),
         )
+
+    def _check(self, seen: Observation, model: nn.Module) -> None:
+        if self.likelihood.needs_scale and gradient_scale(seen) is None:
+            raise UnmetKnowledgeError(
+                f"{type(self.likelihood).__name__} compares gradients with their scale, and that of a weight change is "
+                "unknown without the protocol: grant protocol in [adversary], or use a cosine attack"
+            )
+        for prior in self.priors:
+            prior.check(seen, model)
 
     def objective(self, problem: Problem, rng: Generator) -> Objective:
         """The cost that the solver minimises; public for checks and plots."""
@@ -134,6 +138,9 @@ class KnowsDefense(Attack):
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
 
     search: PosteriorSearch
+
+    def _check(self, seen: Observation, model: nn.Module) -> None:
+        self.search.check(seen, model)
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         return self.search(seen, model, rng, device)

@@ -12,9 +12,10 @@ from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
 from experiments.config import Study
+from experiments.knowledge import empty_observation
 from experiments.parts import AttackPart, Part, canonical, parts
-from fl_sim.core.contracts import ExampleDefense, GradientDefense
-from fl_sim.core.errors import ConfigError, FlSimError, suggestion
+from fl_sim.core.contracts import Attack, ExampleDefense, GradientDefense
+from fl_sim.core.errors import ConfigError, FlSimError, UnmetKnowledgeError, suggestion
 from fl_sim.core.types import Task
 from fl_sim.data.clients import ClientData
 from fl_sim.federation.server import build_strategy
@@ -85,7 +86,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
-        *(lambda part=part: _granted(study, part) for part in study.attacks),
+        *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
     ]
     for tried in checks:
         try:
@@ -133,13 +134,13 @@ def _answers(spec: ModelSpec, task: Task) -> None:
         raise ConfigError(f"model {spec.name!r} should give {task.classes} logits an image, got {shape[1:]}: change it")
 
 
-def _granted(study: Study, part: AttackPart) -> None:
+def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None:
     """An attack that can only refuse is refused before anything is trained."""
-    if "defense" in attack(part).needs and study.adversary.defense not in {"parameters", "randomness"}:
-        raise ConfigError(
-            f"attack {part.name} needs the defense's parameters, which this adversary may not know: set "
-            'adversary.defense = "parameters", or leave the attack out'
-        )
+    seen, model = empty_observation(cell, data_dir)
+    try:
+        made.check(seen, model)
+    except UnmetKnowledgeError as error:
+        raise ConfigError(f"attack {name}: {error}") from error
 
 
 def _clashes(study: Study) -> Iterator[str]:

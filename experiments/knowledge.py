@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from experiments.build import Cell
 from fl_sim.core.contracts import Defense
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Batch, Observation, Tensors
+from fl_sim.core.types import Batch, Observation, Tensors, Update
 from fl_sim.federation.client import ClientJob, train_once
-from fl_sim.training.local import State
+from fl_sim.training.local import State, state_of
 
 
 def truth(job: ClientJob, members: tuple[int, ...], round_: int) -> Batch:
@@ -20,19 +21,51 @@ def truth(job: ClientJob, members: tuple[int, ...], round_: int) -> Batch:
     return Batch(torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches]))
 
 
+def empty_observation(cell: Cell, data_dir: str | None) -> tuple[Observation, nn.Module]:
+    """What an attack on this cell will be given, but for its figures: an update of zeros, a fresh model."""
+    federation, view = cell.study.federation, cell.study.adversary.view
+    data, job = cell.data(data_dir), cell.job(data_dir)
+    size = federation.batch_size if federation.mode == "fedsgd" else None
+    members = tuple(range(federation.cohort or federation.clients)) if view == "aggregate" else (0,)
+    model = job.model()
+    state = state_of(model)
+    update = Update(
+        delta={name: torch.zeros_like(t) for name, t in state.weights.items()},
+        num_examples=sum(len(data.used(client, 1, size)) for client in members),
+        kind="gradient" if federation.mode == "fedsgd" else "delta",
+    )
+    empty = Observation(
+        round=1,
+        client=0,
+        members=members,
+        task=data.task(),
+        broadcast=state.weights,
+        buffers=state.buffers,
+        update=update,
+        protocol=job.protocol if cell.study.adversary.protocol else None,
+    )
+    labels = torch.zeros(update.num_examples, dtype=torch.int64)
+    return replace(empty, knowledge=_known(cell, job, labels, {})), model
+
+
 def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:
     """``seen`` with what ``[adversary]`` lets it know beyond the wire; labels come sorted, for order is not granted."""
+    randomness = drawn(job, seen) if cell.study.adversary.defense == "randomness" else {}
+    labels = truth(job, seen.members, seen.round).labels.sort().values
+    return replace(seen, knowledge=_known(cell, job, labels, randomness))
+
+
+def _known(cell: Cell, job: ClientJob, labels: Tensor, randomness: Tensors) -> Knowledge:
+    """Of these facts, those granted."""
     adversary = cell.study.adversary
     level = DefenseKnowledge[adversary.defense.upper()]
-    labels = truth(job, seen.members, seen.round).labels.sort().values if adversary.labels else None
-    known = Knowledge(
-        labels=labels,
+    return Knowledge(
+        labels=labels if adversary.labels else None,
         defense_level=level,
         defense_kinds=tuple(p.name for p in cell.study.defenses) if level >= DefenseKnowledge.KIND else (),
         defenses=job.defenses if level >= DefenseKnowledge.PARAMETERS else None,
-        randomness=drawn(job, seen) if level >= DefenseKnowledge.RANDOMNESS else {},
+        randomness=randomness if level >= DefenseKnowledge.RANDOMNESS else {},
     )
-    return replace(seen, knowledge=known)
 
 
 def drawn(job: ClientJob, seen: Observation) -> Tensors:

@@ -48,7 +48,8 @@ def first_linear(model: nn.Module, inputs: int) -> tuple[str, str]:
     Raises:
         UnmetKnowledgeError: The first layer with weights is another one.
     """
-    name, layer = next((n, m) for n, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None)
+    own = ((n, m) for n, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None)
+    name, layer = next(own, ("", None))
     if not isinstance(layer, nn.Linear) or layer.bias is None or layer.in_features != inputs:
         raise UnmetKnowledgeError(
             f"this attack needs a first layer that is Linear({inputs}, ...) with a bias; this model's is {layer}: "

@@ -43,13 +43,16 @@ class RGap(Attack):
 
     steps: PositiveInt = 20000
 
-    def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
-        began = time.monotonic()
+    def _check(self, seen: Observation, model: nn.Module) -> None:
         if seen.update.num_examples != 1:
             raise UnmetKnowledgeError(
                 f"this attack takes one image back through the model, and {seen.update.num_examples} are in this "
                 "update: set batch_size = 1, or use another attack"
             )
+        links_of(Problem.of(seen, model, Generator(), "cpu"))
+
+    def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
+        began = time.monotonic()
         problem = Problem.of(seen, model, rng, device)
         links, last = links_of(problem)
         head = FirstLayer.of(problem, (f"{last}.weight", f"{last}.bias"))

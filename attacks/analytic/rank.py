@@ -61,6 +61,9 @@ class Rank(Attack):
     samples: PositiveInt = 4096
     seconds: PositiveFloat | None = None
 
+    def _check(self, seen: Observation, model: nn.Module) -> None:
+        first_linear_with_relu(model, seen)
+
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         began = time.monotonic()
         names = first_linear_with_relu(model, seen)

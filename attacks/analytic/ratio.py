@@ -38,6 +38,9 @@ class Ratio(Attack):
 
     rows: Literal["kept", "all", "best"] = "kept"
 
+    def _check(self, seen: Observation, model: nn.Module) -> None:
+        first_linear(model, math.prod(seen.task.image_shape))
+
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         began = time.monotonic()
         names = first_linear(model, math.prod(seen.task.image_shape))

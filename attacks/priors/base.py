@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 
 from pydantic import NonNegativeFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.problem import Problem
 from fl_sim.core.part import part
+from fl_sim.core.types import Observation
 
 
 class Prior(ABC):
@@ -14,6 +15,10 @@ class Prior(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, problem: Problem) -> Tensor: ...
+
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        """Refuse an observation or a model that it is not for, as :meth:`fl_sim.core.contracts.Attack.check` does."""
+        del seen, model
 
 
 @part

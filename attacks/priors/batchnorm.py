@@ -12,6 +12,7 @@ from attacks.priors.base import Prior
 from attacks.problem import Problem
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
+from fl_sim.core.types import Observation
 from fl_sim.training.local import State, logits_of
 
 
@@ -33,8 +34,15 @@ class BatchNormStatistics(Prior):
     first: NonNegativeFloat = 10.0
 
     def __call__(self, images: Tensor, problem: Problem) -> Tensor:
-        layers = _layers(problem)
+        layers = _layers(problem.seen, problem.model)
         return self.weight * torch.stack([self._distance(batch, layers, problem) for batch in images])
+
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        if not _layers(seen, model):
+            raise UnmetKnowledgeError(
+                "the batch-norm prior needs batch normalisation whose running statistics are broadcast, got a model "
+                "with none: use a model that has them, such as resnet18 or convnet, or leave this prior out"
+            )
 
     def _distance(self, batch: Tensor, layers: dict[str, nn.Module], problem: Problem) -> Tensor:
         seen = problem.seen
@@ -48,18 +56,10 @@ class BatchNormStatistics(Prior):
         return (self.first - 1) * parts[0] + torch.stack(parts).sum()
 
 
-def _layers(problem: Problem) -> dict[str, nn.Module]:
+def _layers(seen: Observation, model: nn.Module) -> dict[str, nn.Module]:
     """The batch-norm layers whose statistics were broadcast, by name."""
-    known = problem.seen.buffers
-    named = {name: layer for name, layer in problem.model.named_modules() if isinstance(layer, _BatchNorm)}
-    found: dict[str, nn.Module] = {name: layer for name, layer in named.items() if f"{name}.running_mean" in known}
-    if not found:
-        raise UnmetKnowledgeError(
-            f"the batch-norm prior needs batch normalisation whose running statistics are broadcast, got a model with "
-            f"{len(named)} such layers and broadcast statistics of none: use a model that has them, such as resnet18 "
-            "or convnet, or leave this prior out"
-        )
-    return found
+    named = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    return {name: layer for name, layer in named.items() if f"{name}.running_mean" in seen.buffers}
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
 from attacks.priors.base import Density, normalised
-from attacks.priors.stored import About, Version, check_shape, read
+from attacks.priors.stored import About, FittedPrior, Kind, Version, read
 from attacks.problem import Problem
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
@@ -85,28 +85,18 @@ class Mixture(Density):
 
 
 @part
-class FittedMixture(Density):
-    """A full-covariance Gaussian, or a mixture of them, fitted to public images by ``fl-sim train-prior``.
+class FittedMixture(FittedPrior):
+    """A full-covariance Gaussian, or a mixture of them, fitted to public images by ``fl-sim train-prior``."""
 
-    A density over images as the file normalises them, which is as its data set does: another task's normalisation
-    moves ``log p`` by a constant only.
-
-    Args:
-        path: Of the file, of kind ``gaussian`` or ``mixture``; it must be of images of the task's shape.
-    """
-
-    path: str
-
-    def __post_init__(self) -> None:
-        Version.of(self.path)  # refuses now what would fail after training
+    kinds: ClassVar[tuple[Kind, ...]] = ("gaussian", "mixture")
 
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
+        del problem
         mixture, about = _loaded(Version.of(self.path), str(images.device))
-        check_shape(about, problem.seen.task, self.path)
         return log_density(about.vectors(images), mixture)
 
 
 @lru_cache(maxsize=4)
 def _loaded(version: Version, device: str) -> tuple[Components, About]:
-    tensors, about = read(version, ("gaussian", "mixture"))
+    tensors, about = read(version, FittedMixture.kinds)
     return Components(*(tensors[name].to(device) for name in Components._fields)), about

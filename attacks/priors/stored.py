@@ -3,16 +3,17 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
+from attacks.priors.base import Density
 from fl_sim.core.errors import ConfigError, MissingDataError
 from fl_sim.core.part import part
-from fl_sim.core.types import Task, Tensors
+from fl_sim.core.types import Observation, Tensors
 
 Kind: TypeAlias = Literal["gaussian", "mixture", "vae"]
 
@@ -93,10 +94,29 @@ def read(version: Version, kinds: Sequence[Kind]) -> tuple[Tensors, About]:
     return tensors, about
 
 
-def check_shape(about: About, task: Task, path: str) -> None:
-    """Refuse a prior of images of another shape."""
-    if about.image_shape != task.image_shape:
-        raise ConfigError(
-            f"{path} should be a prior of images (C, H, W) = {task.image_shape}, got one of {about.image_shape} (data "
-            f"set {about.data}): train one on images like the study's with `fl-sim train-prior`"
-        )
+@part
+class FittedPrior(Density):
+    """A density over images as its file normalises them, which is as its data set does.
+
+    Another task's normalisation moves ``log p`` by a constant only.
+
+    Args:
+        path: Of the file; it must be of images of the task's shape.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]]
+
+    path: str
+
+    def __post_init__(self) -> None:
+        Version.of(self.path)  # refuses now what would fail after training
+
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        del model
+        _, about = read(Version.of(self.path), self.kinds)
+        if about.image_shape != seen.task.image_shape:
+            raise ConfigError(
+                f"{self.path} should be a prior of images (C, H, W) = {seen.task.image_shape}, got one of "
+                f"{about.image_shape} (data set {about.data}): train one on images like the study's with "
+                "`fl-sim train-prior`"
+            )

@@ -2,13 +2,13 @@
 
 import math
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from attacks.priors.base import Density
-from attacks.priors.stored import About, Version, check_shape, read
+from attacks.priors.stored import About, FittedPrior, Kind, Version, read
 from attacks.problem import Problem
 from fl_sim.core.part import part
 from fl_sim.core.seeds import derive
@@ -56,29 +56,26 @@ class Network(nn.Module):
 
 
 @part
-class VAE(Density):
+class VAE(FittedPrior):
     """Minus the evidence lower bound of a VAE trained on public images: on average an upper bound on ``-log p(x)``.
 
-    A density over images as the file normalises them (see :class:`FittedMixture`). arXiv 2111.04706 trains one with
-    binary cross-entropy on normalised pixels, which is no density; this decoder is Gaussian.
+    arXiv 2111.04706 trains one with binary cross-entropy on normalised pixels, which is no density; this decoder is
+    Gaussian.
 
     Args:
-        path: Of a file of kind ``vae``; it must be of images of the task's shape.
         samples: Of the latent, for each image the same ``samples`` pairs of opposite normal noise, fixed by ``seed``:
             the cost is a smooth function of the images. 0: the encoder's mean alone, cheaper but no bound.
         seed: Of that noise.
     """
 
-    path: str
+    kinds: ClassVar[tuple[Kind, ...]] = ("vae",)
+
     samples: NonNegativeInt = 4
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        Version.of(self.path)  # refuses now what would fail after training
-
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
+        del problem
         network, about = _loaded(Version.of(self.path), str(images.device))
-        check_shape(about, problem.seen.task, self.path)
         half = torch.randn(self.samples, 1, network.latents, generator=derive(self.seed, "vae"))
         noise = torch.cat([half, -half]) if self.samples else torch.zeros(1, 1, network.latents)
         bound: Tensor = network(about.vectors(images), noise.to(images.device))
@@ -87,7 +84,7 @@ class VAE(Density):
 
 @lru_cache(maxsize=4)
 def _loaded(version: Version, device: str) -> tuple[Network, About]:
-    tensors, about = read(version, ("vae",))
+    tensors, about = read(version, VAE.kinds)
     hidden, latents = tensors["decoder.0.weight"].shape
     network = Network(math.prod(about.image_shape), latents, hidden, len(tensors["log_std"]))
     network.load_state_dict(dict(tensors))

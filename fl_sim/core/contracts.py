@@ -22,6 +22,12 @@ _GRANTED: Mapping[str, Callable[[Observation], bool]] = {
     "protocol": lambda seen: seen.protocol is not None,
     "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.PARAMETERS,
 }
+_GRANTS: Mapping[str, str] = {
+    "labels": "labels = true",
+    "protocol": "protocol = true",
+    "defense": 'defense = "parameters"',
+}
+"""In a study's ``[adversary]``."""
 
 
 class Attack(ABC):
@@ -40,13 +46,9 @@ class Attack(ABC):
             rng: A CPU generator: the same draws on every device.
 
         Raises:
-            UnmetKnowledgeError: ``seen`` lacks something in ``needs``.
+            UnmetKnowledgeError: As :meth:`check` says.
         """
-        if missing := sorted(name for name in self.needs if not _GRANTED[name](seen)):
-            raise UnmetKnowledgeError(
-                f"{type(self).__name__} needs {', '.join(missing)}, which the adversary of round {seen.round}, client "
-                f"{seen.client} may not know: grant it in [adversary], or pick another attack"
-            )
+        self.check(seen, model)
         guess = self._reconstruct(seen, model, rng, device)
         shape = (seen.update.num_examples, *seen.task.image_shape)
         if tuple(guess.images.shape) != shape or not ((guess.images >= 0) & (guess.images <= 1)).all():
@@ -55,6 +57,27 @@ class Attack(ABC):
                 f"got {tuple(guess.images.shape)} in [{guess.images.min()}, {guess.images.max()}]"
             )
         return guess
+
+    @final
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        """Refuse what can only fail; nothing is searched, so that a study can ask before anything is trained.
+
+        Raises:
+            UnmetKnowledgeError: ``seen`` lacks something in ``needs``, or the attack is not one for this observation's
+                kind or for this model.
+            ConfigError: A file that the attack uses is of other images.
+        """
+        if missing := sorted(name for name in self.needs if not _GRANTED[name](seen)):
+            remedy = ", ".join(_GRANTS[name] for name in missing)
+            raise UnmetKnowledgeError(
+                f"{type(self).__name__} needs to know {', '.join(missing)}, and this adversary may not: set {remedy} "
+                "in [adversary], or pick another attack"
+            )
+        self._check(seen, model)
+
+    def _check(self, seen: Observation, model: nn.Module) -> None:
+        """What else it cannot do without; as :meth:`check`."""
+        del seen, model
 
     @abstractmethod
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction: ...

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from attacks.analytic.ratio import Ratio
 from experiments import cli
+from fl_sim.core.types import Reconstruction
 from tests.experiments.studies import TINY
 
 Capture = pytest.CaptureFixture[str]
@@ -45,9 +47,13 @@ def test_json_is_one_document_and_all_is_done(
 
 
 def test_failed_jobs_end_with_1(
-    tiny: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    tiny: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    assert call(monkeypatch, *tiny(TINY.replace('{name = "mlp", widths = [16]}', '"lenet"'))) == 1
+    def broken(*_: object) -> Reconstruction:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(Ratio, "_reconstruct", broken)
+    assert call(monkeypatch, *tiny()) == 1
     assert "8 attack jobs failed" in capsys.readouterr().err
 
 

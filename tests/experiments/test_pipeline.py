@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.analytic.ratio import Ratio
 from experiments import config, pipeline
 from experiments.attack import AttackJob
 from experiments.parts import AttackPart
@@ -166,12 +167,18 @@ def test_an_attack_can_be_added_to_a_finished_simulation(tmp_path: Path, monkeyp
     assert sum(attack == "dlg" for _, attack, _, _ in records(folder)) == 8
 
 
-def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(tmp_path: Path) -> None:
+def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Reconstruction:
+        raise MemoryError("no memory")
+
     folder = tmp_path / "run"
-    run = run_tiny(folder, TINY.replace('{name = "mlp", widths = [16]}', '"lenet"'))
+    monkeypatch.setattr(Ratio, "_reconstruct", broken)
+    run = run_tiny(folder, TINY)
     failed = [r for r in records(folder).values() if r["outcome"] == "failed"]
     assert len(failed) == 8
-    assert all("use the model softmax or mlp" in r["reason"] and r["psnr"] is None for r in failed)
+    assert all("no memory" in r["reason"] and r["psnr"] is None for r in failed)
     assert run.done()[2] == 8
 
 

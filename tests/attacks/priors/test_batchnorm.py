@@ -94,5 +94,5 @@ def test_a_bundled_model_is_understood() -> None:
 
 
 def test_without_batch_norm_it_says_what_to_use(problem: Problem) -> None:
-    with pytest.raises(UnmetKnowledgeError, match=r"0 such layers.*resnet18 or convnet, or leave this prior out"):
-        BatchNormStatistics(weight=1)(images(1, 1), problem)
+    with pytest.raises(UnmetKnowledgeError, match=r"with none.*resnet18 or convnet, or leave this prior out"):
+        BatchNormStatistics(weight=1).check(problem.seen, problem.model)

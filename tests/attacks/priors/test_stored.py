@@ -34,7 +34,7 @@ def test_a_prior_of_another_shape_is_refused(problem: Problem, tmp_path: Path) -
         (FittedMixture(path=deep), r"\(3, 8, 8\)"),
     ):
         with pytest.raises(ConfigError, match=rf"\(1, 8, 8\), got one of {shape} \(data set digits\).*train-prior"):
-            prior(images(1, 1), problem)
+            prior.check(problem.seen, problem.model)
 
 
 def test_a_prior_of_another_kind_is_refused(problem: Problem, mixture_file: str, vae_file: str) -> None:
