@@ -111,8 +111,26 @@ class Study(Section):
 
     def hash(self) -> str:
         """Of all that the records depend on: everything but ``runtime`` and ``attacks``, which can be added to."""
-        asked = {k: v for k, v in self.as_dict().items() if k not in {"runtime", "attacks"}}
-        return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return digest({k: v for k, v in self.as_dict().items() if k not in {"runtime", "attacks"}})
+
+    def attacks_hash(self) -> str:
+        """Of the attacks and of the files they use: what the records depend on beside the study."""
+        kept = [{k: v for k, v in part.items() if k != "tune"} for part in self.as_dict()["attacks"]]
+        return digest([kept, self.files()])
+
+    def files(self) -> dict[str, str]:
+        """Path and digest of each file that an attack names: a prior, a start."""
+        return {path: digest_of(Path(path)) for part in self.attacks for path in sorted(part.files())}
+
+
+def digest(tree: object) -> str:
+    """Of anything JSON-able."""
+    return blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Of a file's content."""
+    return blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def find(name: str) -> Path:

@@ -1,6 +1,8 @@
 """Parts of a study that are named: models, defenses, attacks."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +48,18 @@ class AttackPart(Part):
 
     def key(self) -> str:
         return self.label or self.name
+
+    def files(self) -> set[str]:
+        """Paths among its arguments, of files that are there."""
+        return {text for text in _texts([self.arguments, self.tuned]) if Path(text).is_file()}
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for below in value.values() if isinstance(value, dict) else value:
+            yield from _texts(below)
 
 
 def canonical(defense: str) -> str:

@@ -175,7 +175,14 @@ def _merged(before: Study, now: Study) -> Study:
 
 
 def _save(store: RunStore, study: Study, about: dict[str, Any]) -> None:
-    store.save_about({**about, "study": study.as_dict(), "hash": study.hash()})
+    used = study.files()
+    if changed := [path for path, before in about.get("files", {}).items() if used.get(path) != before]:
+        raise StoreError(
+            f"expected {', '.join(changed)} as it was when {store.path} was begun, it is another file now: put it "
+            "back, give the new one another name and its attack another label, or start over with --fresh"
+        )
+    hashes = {"hash": study.hash(), "attacks_hash": study.attacks_hash()}
+    store.save_about({**about, "study": study.as_dict(), **hashes, "files": used})
 
 
 def _differences(before: Study, now: Study) -> list[str]:

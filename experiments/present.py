@@ -27,7 +27,8 @@ def present(run: Run) -> tuple[str, list[JSON]]:
     rows = summarise(found)
     files.write(path, render(found).encode())
     files.write(run.store.path / "table.md", markdown(found).encode())
-    files.write_json(run.store.path / "summary.json", {"study": run.study.name, "hash": found.study_hash, "rows": rows})
+    hashes = {"hash": found.study_hash, "attacks_hash": found.attacks_hash}
+    files.write_json(run.store.path / "summary.json", {"study": run.study.name, **hashes, "rows": rows})
     return str(path), rows
 
 
@@ -38,6 +39,7 @@ def report_input(run: Run) -> ReportInput:
         study=run.study.as_dict(),
         question=about["question"],
         study_hash=about["hash"],
+        attacks_hash=about["attacks_hash"],
         versions=about["versions"],
         command=about["command"],
         created=about["created"],

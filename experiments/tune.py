@@ -151,6 +151,17 @@ def mean_psnr(run: Run) -> dict[tuple[str, str], float]:
     return {key: fmean(values) for key, values in found.items() if values}
 
 
+def edges(study: Study, found: Best) -> Iterator[str]:
+    """Where the best of three numbers or more is the least or the greatest: a better one may lie beyond."""
+    for part in study.attacks:
+        for name, values in part.tune.items():
+            if len(values) < 3 or not all(isinstance(value, (int, float)) for value in values):
+                continue
+            for defense, setting in found[part.key()].items():
+                if setting[name] in {min(values), max(values)}:
+                    yield f"{part.key()} against {defense}: {name} = {setting[name]} is at the end of the values tried"
+
+
 def as_toml(found: Mapping[str, Mapping[str, Setting]]) -> str:
     """What to write below each attack of the study."""
     blocks = []

@@ -20,7 +20,7 @@ def tune(
 ) -> None:
     """Try the values that the study's attacks list under ``tune``; print the best as TOML, keep them in tuned.json."""
     from experiments.check import check, load
-    from experiments.tune import Tuning, as_toml
+    from experiments.tune import Tuning, as_toml, edges
     from experiments.watch import Bars
     from fl_sim.runtime import files
     from fl_sim.runtime.store import RunStore
@@ -42,4 +42,6 @@ def tune(
         )
         found = tuning(watch)
         files.write_json(place / "tuned.json", {"study": study.name, "command": command, "tuned": found})
+    for edge in edges(study, found):
+        err.print(f"warning: {edge}: try more", soft_wrap=True, markup=False)
     out.print(f"# found by: {command}\n{as_toml(found)}", soft_wrap=True, markup=False)

@@ -38,7 +38,8 @@ class ReportInput:
     Args:
         study: As resolved: name, seed, data, model, federation, defenses, adversary, attacks, evaluation, grid.
         question: What the study asks and what its author expected; may be empty.
-        study_hash: Of the resolved study.
+        study_hash: Of the resolved study, attacks aside.
+        attacks_hash: Of its attacks and the files they use.
         versions: Package to version.
         command: What to type to get this run again.
         created: When, in words: the only time in the report.
@@ -53,6 +54,7 @@ class ReportInput:
     study: Json
     question: str
     study_hash: str
+    attacks_hash: str
     versions: dict[str, str]
     command: str
     created: str

@@ -73,6 +73,7 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
     yield "| | |\n|---|---|"
     yield f"| rebuilt by | `{report.command}` |"
     yield f"| study | hash {report.study_hash}, seed {report.study['seed']}, first run {report.created} |"
+    yield f"| attacks | hash {report.attacks_hash}, files included |"
     yield f"| attacks took | {units.duration(seconds)} in all, one thread each, on {', '.join(devices)} |"
     yield f"| versions | {', '.join(f'{name} {version}' for name, version in report.versions.items())} |"
     for part in report.study["attacks"]:

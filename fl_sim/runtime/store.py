@@ -48,7 +48,7 @@ class RunStore:
         if not self.exists():
             raise StoreError(f"expected a run folder with run.json, got {self.path}: make one with `fl-sim run STUDY`")
         about: JSON = files.read_json(self.path / "run.json")
-        if missing := {"study", "hash", "question", "command", "created", "versions"} - set(about):
+        if missing := {"study", "hash", "attacks_hash", "question", "command", "created", "versions"} - set(about):
             raise StoreError(f"expected {sorted(missing)} in {self.path / 'run.json'} too: start over with --fresh")
         return about
 

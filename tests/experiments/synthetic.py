@@ -49,6 +49,7 @@ def report(
         study=STUDY,
         question="Do noise and top-k stop gradient inversion on digits?\n(Expected: noise does, top-k does not.)",
         study_hash="6f1c0ad2",
+        attacks_hash="1d40a77e",
         versions={"fl-sim": "0.1.0", "torch": "2.14.1", "flwr": "1.41.0"},
         command="fl-sim run studies/three-defenses.toml",
         created="2026-01-02 03:04 UTC",

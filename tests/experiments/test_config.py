@@ -1,11 +1,14 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments import config
 from experiments.build import cells
 from experiments.check import check, load
+from experiments.config import Study
+from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError
 
 Write = Callable[[str], Path]
@@ -121,6 +124,20 @@ def test_a_grid_makes_cells_in_order(study_file: Write) -> None:
     assert found[4].defense == "topk(keep=0.1) + quantize"
     assert [c.study.seed for c in found] == [0, 1] * 3
     assert all("/" not in c.folder and " " not in c.folder for c in found)
+
+
+def test_the_attacks_hash_is_of_settings_and_files_but_not_of_values_to_try(tmp_path: Path) -> None:
+    def of(**arguments: Any) -> str:
+        return Study(name="t", attacks=[AttackPart(name="bayes", **arguments)]).attacks_hash()
+
+    prior = tmp_path / "prior.safetensors"
+    prior.write_bytes(b"one")
+    with_file = {"priors": [{"name": "vae", "path": str(prior)}]}
+    before = of(**with_file)
+    assert before == of(**with_file, tune={"tv": [1, 2]})
+    assert len({before, of(**with_file, tv=0.3), of(**with_file, tuned={"none": {"tv": 0.3}}), of()}) == 4
+    prior.write_bytes(b"two")
+    assert of(**with_file) != before
 
 
 def test_the_hash_is_of_what_records_depend_on(study_file: Write) -> None:

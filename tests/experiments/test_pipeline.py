@@ -11,6 +11,7 @@ import torch
 from attacks.analytic.ratio import Ratio
 from experiments import config, pipeline
 from experiments.attack import AttackJob
+from experiments.config import Study
 from experiments.parts import AttackPart
 from experiments.pipeline import Run
 from experiments.present import present
@@ -165,6 +166,19 @@ def test_an_attack_can_be_added_to_a_finished_simulation(tmp_path: Path, monkeyp
         with pytest.raises(ConfigError, match="another label"):
             pipeline.add_attack(store, AttackPart(name="dlg", steps=6))
     assert sum(attack == "dlg" for _, attack, _, _ in records(folder)) == 8
+
+
+def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
+    start = tmp_path / "start.npy"
+    start.write_bytes(b"one")
+    part = AttackPart(name="inverting_gradients", steps=3, init="image", image=str(start))
+    study = Study(name="t", attacks=[part])
+    store = RunStore(tmp_path / "run")
+    pipeline.create(store, study, "?", "fl-sim run t")
+    pipeline.create(store, study, "?", "fl-sim run t")
+    start.write_bytes(b"two")
+    with pytest.raises(StoreError, match=r"start\.npy as it was when .*another file now.*--fresh"):
+        pipeline.create(store, study, "?", "fl-sim run t")
 
 
 def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(

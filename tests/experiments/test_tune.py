@@ -6,8 +6,8 @@ import pytest
 
 from experiments.check import check
 from experiments.config import Study, load_dict
-from experiments.parts import canonical
-from experiments.tune import Tuning, as_toml
+from experiments.parts import AttackPart, canonical
+from experiments.tune import Tuning, as_toml, edges
 from experiments.watch import Silent
 from fl_sim.core.errors import ConfigError
 from fl_sim.runtime.store import RunStore
@@ -52,6 +52,13 @@ def test_the_best_value_is_found_for_each_defense(tmp_path: Path) -> None:
     best = {"step_size": 0.1, "tv": 1e-3}
     assert found == {"inverting_gradients": {"none": best, "gaussian(std=0.01)": best}}
     assert '"gaussian(std=0.01)" = { step_size = 0.1, tv = 0.001 }' in as_toml(found)
+
+
+def test_a_winner_at_the_end_of_the_values_is_said() -> None:
+    tune = {"tv": [1.0, 0.1, 0.01], "steps": [5, 6, 7], "init": ["dark", "light", "mean"], "anneal_from": [1.0, 0.1]}
+    study = Study(name="t", attacks=[AttackPart(name="l2", tune=tune)])
+    best = {"l2": {"none": {"tv": 0.01, "steps": 6, "init": "dark", "anneal_from": 1.0}}}
+    assert list(edges(study, best)) == ["l2 against none: tv = 0.01 is at the end of the values tried"]
 
 
 def test_reported_images_are_refused_unless_the_oracle_is_asked(tmp_path: Path) -> None:
