@@ -108,7 +108,7 @@ class Problem:
     def as_update(self, gradients: Tensors) -> Tensors:
         """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""
         factor = gradient_scale(self.seen)
-        return gradients if factor is None else scale(gradients, factor)
+        return gradients if factor in {None, 1.0} else scale(gradients, factor)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -125,6 +125,8 @@ def _range(trials: Tensor) -> range:
 
 
 def _stacked(trees: Sequence[Tensors]) -> Tensors:
+    if len(trees) == 1:  # without a copy: weights may be many
+        return {name: tree[None] for name, tree in trees[0].items()}
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
 
 

@@ -15,6 +15,7 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Reconstruction
 from fl_sim.federation.client import ClientJob
 from fl_sim.runtime.cells import CellStore, Key
+from fl_sim.runtime.memory import keep_freed_memory
 from fl_sim.runtime.pool import Failure, Pool
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
@@ -40,6 +41,7 @@ def run_job(job: AttackJob) -> Reconstruction:
     """What a worker does; the study's seed and the observation's place decide every draw."""
     rng = derive(job.cell.study.seed, "attack", job.label, job.seen.round, job.seen.client)
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
+    keep_freed_memory()
     with single_threaded():
         return job.attack(job.seen, job.model(), rng, device)
 
