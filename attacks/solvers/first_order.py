@@ -50,7 +50,7 @@ class Adam(Solver):
                 early, best = best, Best(point)
             cost = objective(point, step / self.steps)
             best.offer(point, cost.score)
-            self._descend(adam, point, cost.descended, self._rate(step))
+            self._descend(adam, point, cost.descended, self.rate(step))
             self._write(point, project(point))
             if step % _LOOK_EVERY == _LOOK_EVERY - 1 and (stop := self._stop(best, clock)):
                 return _either(best, early).solution(stop, step + 1)
@@ -68,7 +68,8 @@ class Adam(Solver):
         adam.param_groups[0]["lr"] = rate
         adam.step()
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
+        """The step size at a step, from 0."""
         if self.schedule == "exponential":
             return float(self.step_size * self.decay**step)
         passed = sum(8 * step >= eighths * self.steps for eighths in (3, 5, 7))

@@ -88,12 +88,12 @@ def test_points_are_compared_by_their_score_not_by_what_is_descended() -> None:
 
 @pytest.mark.parametrize(("step", "share"), [(0, 1), (374, 1), (375, 0.1), (625, 0.01), (874, 0.01), (875, 0.001)])
 def test_adams_step_shrinks_at_three_five_and_seven_eighths(step: int, share: float) -> None:
-    assert Adam(steps=1000, step_size=0.2, schedule="steps")._rate(step) == pytest.approx(0.2 * share)
+    assert Adam(steps=1000, step_size=0.2, schedule="steps").rate(step) == pytest.approx(0.2 * share)
 
 
 def test_adams_other_schedules() -> None:
-    assert Adam(steps=10, step_size=0.2)._rate(9) == 0.2
-    assert Adam(steps=10, step_size=0.2, schedule="exponential", decay=0.5)._rate(3) == pytest.approx(0.025)
+    assert Adam(steps=10, step_size=0.2).rate(9) == 0.2
+    assert Adam(steps=10, step_size=0.2, schedule="exponential", decay=0.5).rate(3) == pytest.approx(0.025)
 
 
 def test_signed_adam_moves_every_variable_alike() -> None:

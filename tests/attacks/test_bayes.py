@@ -1,0 +1,28 @@
+"""The presets of the Bayes-optimal adversary and of what it is compared with."""
+
+import pytest
+
+from attacks.bayes import bayes, cosine
+from attacks.posterior import KnowsDefense, PosteriorSearch
+from attacks.solvers import Adam
+
+
+def test_the_released_algorithm_can_be_asked_for() -> None:
+    """Its figures for a defense of strength 0.1, from the released code of arXiv 2111.04706."""
+    attack = bayes(steps=200, step_size=0.5, decay=0.94, box=False, anneal_from=0.1**2)
+    assert isinstance(attack, KnowsDefense)
+    factors = [attack.search.annealing(step / 200) for step in range(201)]
+    assert factors[0] == pytest.approx(0.01)
+    assert factors[1] / factors[0] == pytest.approx(1.04713, abs=1e-5)
+    assert factors[99] < 1 == factors[100] == factors[200]
+    solver = attack.search.solver
+    assert isinstance(solver, Adam)
+    assert sum(solver.rate(step) for step in range(200)) == pytest.approx(8.33, abs=0.01)
+
+
+def test_without_a_decay_the_step_falls_three_times() -> None:
+    attack = cosine(steps=80, step_size=0.4)
+    assert isinstance(attack, PosteriorSearch)
+    assert isinstance(attack.solver, Adam)
+    rates = [attack.solver.rate(step) for step in (29, 30, 49, 50, 69, 70)]
+    assert rates == pytest.approx([0.4, 0.04, 0.04, 0.004, 0.004, 0.0004])
