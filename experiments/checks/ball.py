@@ -10,17 +10,19 @@ from attacks.ball import DeltaBall, uniform_in_ball
 from attacks.likelihoods import DefenseDensity, Nothing
 from attacks.posterior import PosteriorSearch
 from attacks.priors import GaussianPixels, Mixture
+from attacks.problem import Problem
 from attacks.solvers import Adam
 from attacks.variables import Pixels
 from defenses.noise import Gaussian
 from experiments.checks.answer import Answer, near
 from experiments.checks.world import QUASI_NEWTON, defended, network, random_batch, watched
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Batch, Task
+from fl_sim.core.types import Batch, Observation, Task
 
 _LINE = Task(image_shape=(1, 1, 1), classes=10, mean=(0.5,), std=(0.1,))
 _WEIGHTS, _MEANS, _STDS = (0.2, 0.8), (0.0, 3.0), (0.01, 1.0)
 _MIXTURE = Mixture(means=tuple((m,) for m in _MEANS), stds=_STDS, weights=_WEIGHTS)
+_LINE_PIXELS = Pixels(box=False, init="normal", spread=2.0)
 _PAIRS = 2000  # so that chance does not put too many draws into the narrow peak
 
 
@@ -37,6 +39,18 @@ def ball_is_the_broad_peak() -> Answer:
 def small_ball_stays() -> Answer:
     """K7: the exact ball moves between delta 0.30 and 0.35; at 0.2 it is still at the narrow peak."""
     return Answer(abs(_best(_exact(0.2))), 0.0, 0.2, "argmax of the mass, delta 0.2")
+
+
+def ball_flips_where_it_should() -> Answer:
+    """K7: the mass around 0 over that around 3 falls below 1 between delta 0.30 and 0.35."""
+    at = [_favour(DeltaBall(delta=delta, pairs=50_000, form="exact")) for delta in (0.30, 0.35)]
+    return Answer(min(at[0], -at[1]), 0.0, math.inf, "log of the masses' ratio: above 0 at 0.30, below 0 at 0.35")
+
+
+def bound_flips_where_it_should() -> Answer:
+    """K7: Jensen's bound prefers 0 up to delta 0.04, 3 from 0.05 on."""
+    at = [_favour(DeltaBall(delta=delta, pairs=50_000)) for delta in (0.04, 0.05)]
+    return Answer(min(at[0], -at[1]), 0.0, math.inf, "difference of the bounds: above 0 at 0.04, below 0 at 0.05")
 
 
 def bound_flips_early() -> Answer:
@@ -74,6 +88,17 @@ def draws_fill_the_ball() -> Answer:
     return near(drawn.square().sum(1).mean().item() / 4, 0.8, 0.01, "d / (d + 2)")
 
 
+def _favour(ball: DeltaBall) -> float:
+    """By how much the ball's objective prefers the centre 0 to the centre 3, in nats."""
+    attack = PosteriorSearch(
+        likelihood=Nothing(), priors=(_MIXTURE,), variables=_LINE_PIXELS, solver=QUASI_NEWTON, ball=ball
+    )
+    problem = Problem.of(_unseen(), network("softmax", _LINE), derive(0), "cpu")
+    centres = {"pixels": torch.tensor(_MEANS).view(2, 1, 1, 1, 1)}
+    costs = attack.objective(problem, derive(0, "line"))(centres, 1.0).score
+    return (costs[1] - costs[0]).item()
+
+
 def _exact(delta: float) -> DeltaBall:
     return DeltaBall(delta=delta, pairs=_PAIRS, form="exact")
 
@@ -83,13 +108,17 @@ def _best(ball: DeltaBall | None) -> float:
     attack = PosteriorSearch(
         likelihood=Nothing(),
         priors=(_MIXTURE,),
-        variables=Pixels(box=False, init="normal", spread=2.0),
+        variables=_LINE_PIXELS,
         solver=Adam(steps=300, step_size=0.05, schedule="steps"),
         restarts=200 if ball is None else 40,  # the peak is narrow, a ball is not
         ball=ball,
     )
-    seen = watched(network("softmax", _LINE), Batch(torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])), _LINE)
-    return (attack(seen, network("softmax", _LINE), derive(0, "line")).images.item() - 0.5) / 0.1
+    return (attack(_unseen(), network("softmax", _LINE), derive(0, "line")).images.item() - 0.5) / 0.1
+
+
+def _unseen() -> Observation:
+    """Of one pixel; nothing here looks at it."""
+    return watched(network("softmax", _LINE), Batch(torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])), _LINE)
 
 
 def _risk(guess: float, delta: float) -> float:
@@ -109,6 +138,8 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K7 ball": ball_is_the_broad_peak,
         "K7 small ball": small_ball_stays,
         "K7 jensen": bound_flips_early,
+        "K7 ball flips": ball_flips_where_it_should,
+        "K7 jensen flips": bound_flips_where_it_should,
         "K7 risk": ball_lowers_the_risk,
         "K7 gaussian": ball_equals_mode_of_a_gaussian,
         "K7 sampler": draws_fill_the_ball,

@@ -16,11 +16,11 @@ from attacks.solvers import LBFGS
 from attacks.variables import Pixels
 from defenses.dpsgd import DpSgd
 from experiments.checks.answer import Answer, near
-from experiments.checks.world import TASK, defended, made, network, random_batch, watched
+from experiments.checks.world import TASK, defended, made, network, normalised, random_batch, watched
 from fl_sim.core.contracts import Defense
 from fl_sim.core.density import Interval
 from fl_sim.core.seeds import derive
-from fl_sim.core.trees import size
+from fl_sim.core.trees import flat, size, subtract
 from fl_sim.core.types import Batch, Observation, Task
 from fl_sim.training.local import State, gradient, state_of
 
@@ -113,6 +113,38 @@ def error_is_as_promised_under_pruning() -> Answer:
     return _settled([pruning, made("gaussian", std=_SMALL_NOISE)], pruning)
 
 
+def residual_is_as_promised() -> Answer:
+    """K13: a converged search leaves ``|g - g(x)|^2 / s^2 = k - d_eff``, standard deviation ``sqrt(2k)``."""
+    left, expected, k = [], [], 0
+    for place in range(12):
+        _, batch, problem = _problem("mlp", [made("gaussian", std=_SMALL_NOISE)], random_batch(1, place), place)
+        jacobian, found = _jacobian(problem, batch), _converged(problem, batch)
+        gradients = problem.gradients(Guess(TASK.mean[0] + TASK.std[0] * found, batch.labels[None]))
+        left.append(flat(subtract(problem.target, {n: t[0] for n, t in gradients.items()})).square().sum().detach())
+        fitted = torch.linalg.solve(_precision(jacobian), jacobian.T @ jacobian / _SMALL_NOISE**2).trace()
+        k = len(jacobian)
+        expected.append(k - fitted)
+    over = (sum(left) / _SMALL_NOISE**2 - sum(expected)) / math.sqrt(2 * k * len(left))
+    return near(float(over), 0.0, 4.0, "residual minus (k - d_eff), in deviations sqrt(2k), 12 images, mlp")
+
+
+def _precision(jacobian: Tensor) -> Tensor:
+    """Of the linearised posterior, ``(64, 64)``."""
+    return jacobian.T @ jacobian / _SMALL_NOISE**2 + torch.eye(64) / _PRIOR_STD**2
+
+
+def _converged(problem: Problem, batch: Batch) -> Tensor:
+    """Normalised pixels ``(1, 1, 1, 8, 8)`` where a search settles that starts at the truth."""
+    attack = PosteriorSearch(
+        likelihood=DefenseDensity(),
+        priors=(GaussianPixels(std=_PRIOR_STD),),
+        variables=Pixels(box=False),
+        solver=LBFGS(steps=40),
+    )
+    start = {"pixels": normalised(batch.images)[None]}
+    return attack.solver.solve(attack.objective(problem, derive(0)), start, dict).point["pixels"].detach()
+
+
 def _settled(stack: Sequence[Defense], pruning: Defense | None) -> Answer:
     promised, found = [], []
     for place in range(24):
@@ -122,18 +154,8 @@ def _settled(stack: Sequence[Defense], pruning: Defense | None) -> Answer:
             jacobian = (
                 jacobian * torch.cat([m.reshape(-1) for m in problem.seen.knowledge.randomness.values()])[:, None]
             )
-        precision = jacobian.T @ jacobian / _SMALL_NOISE**2 + torch.eye(64) / _PRIOR_STD**2
-        promised.append(precision.inverse().trace() / 64)
-        truth = (batch.images - TASK.mean[0]) / TASK.std[0]
-        attack = PosteriorSearch(
-            likelihood=DefenseDensity(),
-            priors=(GaussianPixels(std=_PRIOR_STD),),
-            variables=Pixels(box=False),
-            solver=LBFGS(steps=40),
-        )
-        start = {"pixels": truth[None]}
-        solution = attack.solver.solve(attack.objective(problem, derive(0)), start, dict)
-        found.append((solution.point["pixels"] - truth).square().mean())
+        promised.append(_precision(jacobian).inverse().trace() / 64)
+        found.append((_converged(problem, batch) - normalised(batch.images)).square().mean())
     return near(float(sum(found) / sum(promised)), 1.0, 0.2, "mean error over promised, 24 images, mlp")
 
 
@@ -145,7 +167,7 @@ def _jacobian(problem: Problem, batch: Batch) -> Tensor:
         tree = problem.gradients(Guess(image, batch.labels[None]))
         return torch.cat([t.reshape(-1) for t in tree.values()])
 
-    found: Tensor = torch.autograd.functional.jacobian(of, ((batch.images - TASK.mean[0]) / TASK.std[0]).flatten())  # type: ignore[no-untyped-call]
+    found: Tensor = torch.autograd.functional.jacobian(of, normalised(batch.images).flatten())  # type: ignore[no-untyped-call]
     return found
 
 
@@ -185,6 +207,7 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K13 dpsgd": dpsgd_is_calibrated,
         "K13 cells": cells_are_calibrated,
         "K13 top-k": pruned_entries_are_bounded,
+        "K13 residual": residual_is_as_promised,
         "K14 gaussian is l2": gaussian_is_l2,
         "K14 laplace is l1": laplace_is_l1,
         "K15 noise": error_is_as_promised,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from attacks import ATTACKS
@@ -69,11 +70,14 @@ def soteria_leaves_the_rest() -> Answer:
 
 
 def soteria_prunes_what_it_says() -> Answer:
-    """K9: it really changes something: columns of the defended layer that were sent as zeros."""
-    seen, _, clean = _behind_soteria()
-    before, after = (tree["net.head.weight"].abs().sum(0) > 0 for tree in (clean, seen.update.delta))
-    return Answer(
-        (before & ~after).float().sum().item() / float(before.sum()), 0.05, 0.8, "share of live columns sent as 0"
+    """K9: zero are the columns of features whose score is below the quantile, and those that were zero before."""
+    seen, batch, clean = _behind_soteria()
+    scores = _scores(network("mlp", widths=(64, 64)), batch)
+    pruned = (scores < torch.quantile(scores, 0.8)) | (clean["net.head.weight"].abs().sum(0) == 0)
+    wrong = (seen.update.delta["net.head.weight"].abs().sum(0) == 0) != pruned
+    live = (clean["net.head.weight"].abs().sum(0) > 0) & pruned
+    return near(
+        wrong.sum().item() if live.any() else math.nan, 0, 0, "wrong columns: zero where q is below its quantile"
     )
 
 
@@ -121,6 +125,15 @@ def _behind_soteria() -> tuple[Observation, Batch, Tensors]:
     sent = Soteria(rate=0.8).gradient(model, state.weights, state.buffers, batch, derive(0))
     seen = watched(model, batch)
     return replace(seen, update=replace(seen.update, delta=sent)), batch, clean
+
+
+def _scores(model: nn.Module, batch: Batch) -> Tensor:
+    """``|dr/dx| / (r + 0.1)`` of each feature before the last layer ``(64,)``, one backward pass each."""
+    images, heard = batch.images.clone().requires_grad_(), list[Tensor]()
+    model.get_submodule("net.head").register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0][0]))
+    model.eval()(images)
+    lengths = [torch.autograd.grad(r, images, retain_graph=True)[0].norm() for r in heard[0]]
+    return torch.stack(lengths) / (heard[0].detach() + 0.1)
 
 
 def _cosine_at(seen: Observation, batch: Batch, *dropped: str) -> float:

@@ -4,7 +4,9 @@ Its answer is 1/C to everything, so the weight gradient of one image is ``r x^T`
 ``x`` the normalised image: linear in the image. C = 10, hence ``|r|^2 = 0.9``.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Likelihood
 from attacks.priors import GaussianPixels, Prior, TotalVariation
+from attacks.problem import Problem
 from attacks.solvers import LBFGS, Adam, Solver
 from experiments.checks.answer import Answer, near
 from experiments.checks.world import QUASI_NEWTON, defended, made, network, pixels, rows, searched, watched
@@ -21,6 +24,7 @@ from fl_sim.core.types import Batch, Observation
 
 LABEL, NOISE, DRAWS, SPREAD, CENTRE = 4, 0.1, 60, 0.3, 0.5
 PRIOR = GaussianPixels(mean=CENTRE, std=SPREAD)
+UNKNOWN_MASK, PATIENT = DefenseDensity(randomness="ignored"), LBFGS(steps=100)  # it has several modes an entry
 RESIDUAL = torch.full((10,), 0.1) - torch.nn.functional.one_hot(torch.tensor(LABEL), 10)
 SQUARED = RESIDUAL.square().sum().item()
 
@@ -61,6 +65,15 @@ def total_variation_is_a_filter() -> Answer:
     return Answer((found - exact).abs().max().item(), 0.0, 5e-3, "x = F^-1[F(z) a / (a + 2 w L)], 200 steps of Adam")
 
 
+def total_variation_has_the_paper_s_unit() -> Answer:
+    """K2: one pixel of 1 on 0 differs from its four neighbours by 1."""
+    truth = torch.zeros(64).index_fill(0, torch.tensor(27), 1.0)
+    seen, model = _seen(truth), network("softmax")
+    prior = TotalVariation(weight=1.0, power=2, reduction="sum", periodic=True)
+    cost = prior(pixels(truth)[None], Problem.of(seen, model, derive(0), "cpu"))
+    return near(cost.item(), 4.0, 1e-4, "four squared differences of 1")
+
+
 def laplace_mode() -> Answer:
     """K3: under Laplace noise ``g_y / r_y`` is always a most likely image, since ``|r_y|`` is half of all weights."""
     seen = defended(_seen(_truth(1)), [made("laplace", scale=NOISE)])
@@ -95,11 +108,27 @@ def pruning_blind() -> Answer:
     return near(_error(_pruned(), L2()), 0.1651, 0.015, "(p^2 + p(1-p) sum r^4/|r|^4) E x^2 + s^2/|r|^2")
 
 
+def pruning_blind_with_prior() -> Answer:
+    """K5: the same, with the images' own prior and the noise known: as if nothing had been pruned."""
+    prior, noise, square = 1 / SPREAD**2, SQUARED / NOISE**2, CENTRE**2 + SPREAD**2
+    lost = (SQUARED**2 + RESIDUAL.pow(4).sum().item()) / 4 / NOISE**4  # p = 1/2: mean square of what pruning takes
+    expected = (prior + noise * (1 + SPREAD**2 * prior) + square * lost) / (prior + noise) ** 2
+    error = _errors(_pruned(), DefenseDensity(), PRIOR, told=_gaussian()).mean().item()
+    return near(error, expected, 0.012, "(1/t^2 + 2 R/s^2 + E x^2 (R^2 + sum r^4) / 4 s^4) / (1/t^2 + R/s^2)^2")
+
+
 def pruning_with_unknown_mask() -> Answer:
-    """K5: the mask summed over: worse than knowing it, better than not knowing of it."""
-    patient = LBFGS(steps=100)  # the density has several modes an entry
-    error = _errors(_pruned(), DefenseDensity(randomness="ignored"), PRIOR, solver=patient).mean().item()
+    """K5: the mask summed over: between the errors of the posterior's mean and of its global mode."""
+    error = _errors(_pruned(), UNKNOWN_MASK, PRIOR, solver=PATIENT).mean().item()
     return Answer(error, 0.0523 - 0.004, 0.0604 + 0.006, "between posterior mean and global mode, simulated")
+
+
+def knowing_more_helps() -> Answer:
+    """K5: known mask < unknown mask < blind in error, on the same draws."""
+    known, blind = (_errors(_pruned(), DefenseDensity(), PRIOR, draws=20, told=t).mean() for t in (None, _gaussian()))
+    unknown = _errors(_pruned(), UNKNOWN_MASK, PRIOR, draws=20, solver=PATIENT).mean()
+    gap = min(unknown - known, blind - unknown).item()
+    return Answer(gap, 1e-3, math.inf, "smaller gap in MSE, 20 draws")
 
 
 def cosine_optimum() -> Answer:
@@ -147,11 +176,17 @@ def _errors(
     *priors: Prior,
     draws: int = DRAWS,
     solver: Solver = QUASI_NEWTON,
+    told: Sequence[Defense] | None = None,
 ) -> Tensor:
-    """Mean squared error of each of several images and draws of the defense, ``(draws,)``, in normalised units."""
+    """Mean squared error of each of several images and draws of the defense, ``(draws,)``, in normalised units.
+
+    The adversary is told the truth about the stack and what it drew, or that it was ``told``.
+    """
     found = []
     for i in range(draws):
         seen = defended(_seen(_truth(i)), stack, i)
+        if told is not None:
+            seen = replace(seen, knowledge=replace(seen.knowledge, defenses=tuple(told), randomness={}))
         guess = searched(seen, network("softmax"), likelihood, *priors, solver=solver)
         found.append((guess.flatten() - _truth(i)).square().mean())
     return torch.stack(found)
@@ -163,11 +198,14 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K1 least squares": gaussian_noise_alone,
         "K1 risk": gaussian_risk,
         "K2 total variation": total_variation_is_a_filter,
+        "K2 unit": total_variation_has_the_paper_s_unit,
         "K3 laplace mode": laplace_mode,
         "K4 mode against mean": laplace_least_squares,
         "K5 known mask": pruning_with_known_mask,
         "K5 unknown mask": pruning_with_unknown_mask,
         "K5 blind": pruning_blind,
+        "K5 blind with prior": pruning_blind_with_prior,
+        "K5 order": knowing_more_helps,
         "K6 cosine": cosine_optimum,
         "K6 clipping": cosine_sees_through_clipping,
     }
