@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_TELEMETRY_ENABLED = 0
 
-.PHONY: demo test check format clean help
+.PHONY: demo test priors check format clean help
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -21,6 +21,11 @@ demo: $(STAMP)  ## the main job on bundled data: federation, interception, attac
 
 test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest
+
+priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/priors
+	for kind in gaussian mixture vae; do \
+		$(BIN)/fl-sim train-prior --kind $$kind --data mnist --out runs/priors/mnist_$$kind.safetensors || exit 1; \
+	done
 
 check: $(STAMP)  ## format, lint, types, architecture, fast tests
 	$(BIN)/ruff format --check .
