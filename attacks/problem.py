@@ -48,17 +48,7 @@ class Problem:
         Tensors are copied to ``device``, also where they are there already: how they lie in memory decides the last bit
         of sums, and they come from files, from messages and from Ray's object store.
         """
-
-        def here_of(tree: Tensors) -> Tensors:
-            return map_tree(lambda t: t.to(device).clone(), tree)
-
-        here = replace(
-            seen,
-            broadcast=here_of(seen.broadcast),
-            buffers=here_of(seen.buffers),
-            update=replace(seen.update, delta=here_of(seen.update.delta)),
-            knowledge=replace(seen.knowledge, randomness=here_of(seen.knowledge.randomness)),
-        )
+        here = _moved(seen, device)
         model = deepcopy(model).to(device)  # its mode and device change; the caller's do not
         model.train(seen.protocol is not None and seen.protocol.batchnorm == "train")
         per_gradient = gradient_scale(here)
@@ -118,6 +108,19 @@ class Problem:
     @cached_property
     def std(self) -> Tensor:
         return torch.tensor(self.seen.task.std, device=self.device).view(-1, 1, 1)
+
+
+def _moved(seen: Observation, device: str) -> Observation:
+    def moved(tree: Tensors) -> Tensors:
+        return map_tree(lambda t: t.to(device).clone(), tree)
+
+    return replace(
+        seen,
+        broadcast=moved(seen.broadcast),
+        buffers=moved(seen.buffers),
+        update=replace(seen.update, delta=moved(seen.update.delta)),
+        knowledge=replace(seen.knowledge, randomness=moved(seen.knowledge.randomness)),
+    )
 
 
 def _range(trials: Tensor) -> range:

@@ -88,15 +88,7 @@ class Simulation:
             test(finished.number, finished.state, finished)
             place.save_checkpoint(finished.number, finished.state, memory_of(inner))
 
-        schedule = Schedule(
-            first=done + 1,
-            last=federation.rounds,
-            clients=federation.clients,
-            cohort=cohort,
-            seed=cell.study.seed,
-            timeout=federation.timeout,
-            config={wire.CELL: cell.folder},
-        )
+        schedule = _schedule(cell, done)
         members = {node: client for node, client in nodes.items() if client < federation.clients}
         spy = self._intercept(cell, job, inner, members)
         train(grid, spy, state, members, schedule, on_round)
@@ -118,6 +110,20 @@ class Simulation:
             view=adversary.view,
             clients=clients,
         )
+
+
+def _schedule(cell: Cell, done: int) -> Schedule:
+    """The rounds after ``done``."""
+    federation = cell.study.federation
+    return Schedule(
+        first=done + 1,
+        last=federation.rounds,
+        clients=federation.clients,
+        cohort=federation.cohort or federation.clients,
+        seed=cell.study.seed,
+        timeout=federation.timeout,
+        config={wire.CELL: cell.folder},
+    )
 
 
 @dataclass(frozen=True)
