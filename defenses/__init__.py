@@ -6,8 +6,9 @@ from types import MappingProxyType
 from defenses.ats import Ats
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
+from defenses.low_rank import PowerSgd, Sketch
 from defenses.noise import Gaussian, Laplace
-from defenses.quantization import Quantize
+from defenses.quantization import Quantize, SignSgd
 from defenses.soteria import Soteria
 from defenses.sparsification import RandomPrune, TopK
 from fl_sim.core.contracts import AnyDefense
@@ -19,8 +20,11 @@ DEFENSES: Mapping[str, Callable[..., AnyDefense]] = MappingProxyType(
         "dpsgd": DpSgd,
         "gaussian": Gaussian,
         "laplace": Laplace,
+        "powersgd": PowerSgd,
         "quantize": Quantize,
         "random_prune": RandomPrune,
+        "signsgd": SignSgd,
+        "sketch": Sketch,
         "soteria": Soteria,
         "topk": TopK,
     }

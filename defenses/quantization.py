@@ -1,7 +1,9 @@
 """Defenses that send an update in fewer bits."""
 
-from dataclasses import replace
-from typing import ClassVar, final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal, final
 
 import torch
 from torch import Generator, Tensor
@@ -9,56 +11,106 @@ from torch import Generator, Tensor
 from fl_sim.core.contracts import Codec, Defense, Protected
 from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import part
-from fl_sim.core.trees import flat, map_tree, subtract
+from fl_sim.core.trees import flat, global_norm, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
 
-CODE, SCALE = ":code", ":scale"
-LEVELS = 127  # codes are -127..127, so that zero is a code and the grid is symmetric
-
-
-def scale_of(tensor: Tensor) -> Tensor:
-    """Distance of two neighbouring levels; 1 for a tensor of zeros. A scalar."""
-    largest = tensor.abs().max() if tensor.numel() else tensor.new_zeros(())
-    return torch.where(largest > 0, largest / LEVELS, 1.0)
+CODE, SCALE, SHAPE = ":code", ":scale", ":shape"
 
 
 @final
-class Int8(Codec):
-    """One signed byte an entry and one float32 scale a tensor; integer tensors pass."""
+@dataclass(frozen=True, slots=True)
+class Packed(Codec):
+    """Entries on an even grid as whole numbers of a few bits, with a float32 scale a tensor; integer tensors pass.
+
+    Args:
+        bits: An entry takes, 1, 2, 4 or 8. The grid is ``-levels .. levels`` times ``scale``; with 1 bit ``-1, 1``.
+    """
+
+    bits: int
+
+    @property
+    def levels(self) -> int:
+        return 2 ** (self.bits - 1) - 1 if self.bits > 1 else 1
 
     def encode(self, payload: Tensors) -> Tensors:
         sent = dict[str, Tensor]()
         for name, t in payload.items():
             if t.is_floating_point():
-                sent[name + CODE] = (t / scale_of(t)).round().to(torch.int8)
-                sent[name + SCALE] = scale_of(t).reshape(1)
+                scale = scale_of(t, self.levels)
+                sent[name + CODE] = _pack((t / scale).round().to(torch.int16).reshape(-1), self)
+                sent[name + SCALE] = (scale * t.any()).reshape(1)  # 0 for zeros, which 1 bit cannot say
+                sent[name + SHAPE] = shape_of(t)
             else:
                 sent[name] = t
         return sent
 
     def decode(self, payload: Tensors, like: Tensors) -> Tensors:
         del like
-        codes = {name.removesuffix(CODE): t for name, t in payload.items() if name.endswith(CODE)}
-        passed = {name: t for name, t in payload.items() if not name.endswith((CODE, SCALE))}
-        return passed | {name: code * payload[name + SCALE] for name, code in codes.items()}
+        names = [name.removesuffix(CODE) for name in payload if name.endswith(CODE)]
+        passed = without(payload, names, (CODE, SCALE, SHAPE))
+        return passed | {name: self._decoded(payload, name) for name in names}
+
+    def _decoded(self, payload: Tensors, name: str) -> Tensor:
+        shape = payload[name + SHAPE].tolist()
+        codes = _unpack(payload[name + CODE], self)[: prod(shape)]
+        scale = payload[name + SCALE]
+        return codes.view(shape).to(scale) * scale
+
+
+def without(payload: Tensors, names: Sequence[str], suffixes: Sequence[str]) -> dict[str, Tensor]:
+    """What is not one of the tensors that stand for ``names``: codecs nest, and each knows its own."""
+    own = {name + suffix for name in names for suffix in suffixes}
+    return {name: t for name, t in payload.items() if name not in own}
+
+
+def shape_of(tensor: Tensor) -> Tensor:
+    """As it is sent."""
+    return torch.tensor(tensor.shape, dtype=torch.int32)
+
+
+def scale_of(tensor: Tensor, levels: int) -> Tensor:
+    """Distance of two neighbouring levels, of which the last is the largest entry; 1 for zeros. A scalar."""
+    largest = tensor.abs().max() if tensor.numel() else tensor.new_zeros(())
+    return torch.where(largest > 0, largest / levels, 1.0)
+
+
+def _pack(codes: Tensor, codec: Packed) -> Tensor:
+    """Whole numbers ``(n,)`` as bytes, several to a byte, the first in the lowest bits."""
+    each = 8 // codec.bits
+    raw = (codes > 0).to(torch.int16) if codec.bits == 1 else codes + codec.levels
+    padded = torch.nn.functional.pad(raw, (0, -len(raw) % each)).view(-1, each)
+    shifts = torch.arange(each) * codec.bits
+    return (padded << shifts).sum(1).to(torch.uint8)
+
+
+def _unpack(packed: Tensor, codec: Packed) -> Tensor:
+    shifts = torch.arange(8 // codec.bits) * codec.bits
+    raw = ((packed.to(torch.int16)[:, None] >> shifts) & (2**codec.bits - 1)).reshape(-1)
+    codes: Tensor = 2 * raw - 1 if codec.bits == 1 else raw - codec.levels
+    return codes
 
 
 @part
 class Quantize(Defense):
-    """Round every entry to the nearest of 255 evenly spaced levels between -max and max of its tensor: 8 bits.
+    """Round every entry to one of ``2^bits - 1`` evenly spaced levels between -max and max of its tensor.
 
-    Deterministic: the error of an entry is at most half a level, max / 254. QSGD (arXiv 1610.02132) rounds at random
-    to be unbiased.
+    Args:
+        bits: An entry, 8, 4 or 2; with 2 the levels are -max, 0 and max (TernGrad, arXiv 1705.07878).
+        rounding: ``nearest``: off by half a level at most; ``stochastic``: up or down by chance, so that the mean is
+            right: QSGD (arXiv 1610.02132), whose scale is the norm of a tensor; here it is the largest entry.
     """
 
-    codec: ClassVar[Codec] = Int8()
+    bits: Literal[2, 4, 8] = 8
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+
+    @property
+    def codec(self) -> Codec:
+        return Packed(self.bits)
 
     def protect(self, update: Update, rng: Generator) -> Protected:
-        del rng
-        delta = map_tree(lambda t: (t / scale_of(t)).round() * scale_of(t), update.delta)
+        delta = map_tree(lambda t: self._rounded(t, rng), update.delta)
         error = flat(subtract(delta, update.delta)).abs().max().item()
-        stats = {"largest_error": error}
-        return Protected(replace(update, delta=delta), stats)
+        return Protected(replace(update, delta=delta), {"largest_error": error})
 
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Rounding before noise: the rounding error is lost in the noise, and its derivative is taken to be 1."""
@@ -66,7 +118,59 @@ class Quantize(Defense):
         return (Choice(1.0, clean),)
 
     def bounds(self, output: Interval) -> Interval:
-        """The cell of the level that was sent; a tensor of zeros was one before."""
-        half = {name: t.abs().amax() / (2 * LEVELS) for name, t in output.high.items()}
-        low = {name: t - half[name] for name, t in output.low.items()}
-        return Interval(low, {name: t + half[name] for name, t in output.high.items()})
+        """The cell of the level that was sent, within the largest entry; a tensor of zeros was one before.
+
+        Of stochastic rounding both neighbouring cells; that the nearer level was the likelier is not used.
+        """
+        most = {name: torch.maximum(output.low[name].abs(), t.abs()).amax() for name, t in output.high.items()}
+        cell = (0.5 if self.rounding == "nearest" else 1.0) / Packed(self.bits).levels
+        reach = {name: cell * t for name, t in most.items()}
+        low = {name: torch.maximum(t - reach[name], -most[name]) for name, t in output.low.items()}
+        return Interval(low, {name: torch.minimum(t + reach[name], most[name]) for name, t in output.high.items()})
+
+    def _rounded(self, tensor: Tensor, rng: Generator) -> Tensor:
+        scale = scale_of(tensor, Packed(self.bits).levels)
+        units = tensor / scale
+        if self.rounding == "nearest":
+            return units.round() * scale
+        up = torch.rand(units.shape, generator=rng, dtype=units.dtype).to(units.device) < units - units.floor()
+        return (units.floor() + up) * scale
+
+
+@part
+class SignSgd(Defense):
+    """Send the sign of every entry, one bit, and the mean size of a tensor's entries.
+
+    The scaled sign of arXiv 1901.09847, here without error feedback; signSGD proper (arXiv 1802.04434) has no scale. An
+    entry of 0 is sent as positive.
+    """
+
+    @property
+    def codec(self) -> Codec:
+        return Packed(1)
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        del rng
+        delta = map_tree(lambda t: torch.where(t >= 0, 1.0, -1.0).to(t) * t.abs().mean(), update.delta)
+        error = global_norm(subtract(delta, update.delta)).item()
+        return Protected(replace(update, delta=delta), {"error_norm": error})
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """Signs before noise: the guess's own scale, and its signs with the slope of the plain entries."""
+        del drawn
+        return (Choice(1.0, {name: _scaled_sign(t) for name, t in clean.items()}),)
+
+    def bounds(self, output: Interval) -> Interval:
+        """The half line of the sign, up to what the sum of sizes leaves for one entry."""
+        most = {
+            name: torch.maximum(output.low[name].abs(), t.abs()).amax() * t.numel() for name, t in output.high.items()
+        }
+        low = {name: torch.where(t >= 0, 0.0, -most[name]) for name, t in output.low.items()}
+        return Interval(low, {name: torch.where(t < 0, 0.0, most[name]) for name, t in output.high.items()})
+
+
+def _scaled_sign(trials: Tensor) -> Tensor:
+    """Of each trial ``(T, *shape)``; the sign's derivative is taken to be that of the entry over the scale."""
+    scale = trials.abs().flatten(1).mean(1).view(-1, *[1] * (trials.dim() - 1))
+    sign = torch.where(trials >= 0, 1.0, -1.0).to(trials)
+    return sign * scale + trials - trials.detach()

@@ -69,10 +69,12 @@ class TopK(Defense):
     feedback). Ties at the threshold are all kept.
     """
 
-    codec: ClassVar[Codec] = Sparse()
-
     keep: Annotated[float, Field(gt=0, le=1)]
     scope: Literal["global", "layer"] = "global"
+
+    @property
+    def codec(self) -> Codec:
+        return Sparse()
 
     def protect(self, update: Update, rng: Generator) -> Protected:
         del rng
@@ -125,12 +127,15 @@ class RandomPrune(Defense):
     Nothing is scaled up for what is missing: the update is biased towards zero by ``rate``.
     """
 
-    codec: ClassVar[Codec] = Sparse()
     leaks: ClassVar[frozenset[str]] = frozenset({"mask"})
 
     rate: Annotated[float, Field(ge=0, lt=1)]
     mask: Literal["fixed", "fresh"] = "fixed"
     seed: int = 0
+
+    @property
+    def codec(self) -> Codec:
+        return Sparse()
 
     def protect(self, update: Update, rng: Generator) -> Protected:
         drawing = derive(self.seed, "random_prune") if self.mask == "fixed" else rng

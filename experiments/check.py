@@ -14,13 +14,15 @@ from experiments.build import Cell, ModelSpec, attack, build, cells
 from experiments.config import Study
 from experiments.knowledge import empty_observation
 from experiments.parts import AttackPart, Part, canonical, parts
-from fl_sim.core.contracts import Attack, ExampleDefense, GradientDefense
+from fl_sim.core.contracts import AnyDefense, Attack, Defense, ExampleDefense, GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError, UnmetKnowledgeError, suggestion
-from fl_sim.core.types import Task
+from fl_sim.core.seeds import derive
+from fl_sim.core.types import Task, Update
 from fl_sim.data.clients import ClientData
 from fl_sim.federation.server import build_strategy
 
 MOST_IMAGES = 256  # in one observation: more are out of every known attack's reach, and of memory
+_PROBE: Mapping[str, tuple[int, ...]] = {"w": (64, 32), "b": (64,)}  # what defenses are tried on
 SMALLEST = 7  # pixels a side, for SSIM's window
 
 
@@ -86,6 +88,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
+        lambda: _decodable(cell),
         *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
     ]
     for tried in checks:
@@ -141,6 +144,29 @@ def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None
         made.check(seen, model)
     except UnmetKnowledgeError as error:
         raise ConfigError(f"attack {name}: {error}") from error
+
+
+def _garbled(defenses: Sequence[AnyDefense]) -> bool:
+    """Whether a server would decode something else than what these defenses send; tried on random numbers."""
+    stack, rng = [d for d in defenses if isinstance(d, Defense)], derive(0, "probe")
+    update = Update(delta={name: torch.randn(s, generator=rng) for name, s in _PROBE.items()}, num_examples=1)
+    for defense in stack:
+        update = defense.protect(update, rng).update
+    payload = update.delta
+    for defense in stack:
+        payload = defense.codec.encode(payload)
+    for defense in reversed(stack):
+        payload = defense.codec.decode(payload, update.delta)
+    return any(not torch.allclose(payload[name], t, rtol=1e-3, atol=1e-5) for name, t in update.delta.items())
+
+
+def _decodable(cell: Cell) -> None:
+    """A codec says only what its own defense makes: what comes after it must leave that as it is."""
+    if _garbled(cell.defenses()):
+        raise ConfigError(
+            f"defenses: {cell.defense}: expected what a server can decode, got something that an earlier defense's "
+            "code cannot say: put quantize, signsgd, powersgd or sketch last, and only one of them"
+        )
 
 
 def _clashes(study: Study) -> Iterator[str]:

@@ -123,9 +123,13 @@ class Defense(ABC):
     stack. A mechanism has at least one of them, or its stack has no density.
     """
 
-    codec: ClassVar[Codec] = Dense()
     leaks: ClassVar[frozenset[str]] = frozenset()
     """What it draws that an adversary might come to know, such as ``mask``."""
+
+    @property
+    def codec(self) -> Codec:
+        """How its output travels; every entry as it is, unless said otherwise."""
+        return Dense()
 
     @abstractmethod
     def protect(self, update: Update, rng: Generator) -> Protected: ...

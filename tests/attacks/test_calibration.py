@@ -10,7 +10,7 @@ from attacks.likelihoods import DefenseDensity
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from defenses.noise import Gaussian, Laplace
-from defenses.quantization import LEVELS, Quantize
+from defenses.quantization import Packed, Quantize
 from defenses.sparsification import RandomPrune, TopK
 from fl_sim.core.contracts import AnyDefense, Defense
 from fl_sim.core.density import Choice, Interval, LaplaceNoise, Noise, Normal, log_likelihood
@@ -104,7 +104,8 @@ def test_with_an_unknown_mask_the_density_of_an_entry_integrates_to_one(value: f
 @pytest.mark.parametrize("value", [0.0, 0.123])
 def test_the_cells_of_all_levels_hold_everything(value: float, law: Noise) -> None:
     """Without a gap and without overlap."""
-    levels = {"w": 0.01 * torch.arange(-LEVELS, LEVELS + 1, dtype=torch.float64)}
+    most = Packed(8).levels
+    levels = {"w": 0.01 * torch.arange(-most, most + 1, dtype=torch.float64)}
     cells, total = Quantize().bounds(Interval(levels, levels)), 0.0
     guess = [Choice(1.0, {"w": torch.tensor([[value]], dtype=torch.float64)})]
     for i in range(len(levels["w"])):

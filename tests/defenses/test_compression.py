@@ -1,8 +1,10 @@
+from typing import Literal
+
 import pytest
 import torch
 
-from defenses.quantization import Quantize
-from defenses.sparsification import TopK
+from defenses.quantization import Packed, Quantize, SignSgd
+from defenses.sparsification import Sparse, TopK
 from fl_sim.core.contracts import Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Update
@@ -40,7 +42,7 @@ def test_topk_twice_is_topk_once() -> None:
 
 
 def test_sparse_code_is_used_only_where_it_is_smaller() -> None:
-    codec = TopK.codec
+    codec = Sparse()
     sparse, dense = torch.zeros(10), torch.ones(10)
     sparse[3] = 5.0
     sent = codec.encode({"s": sparse, "d": dense})
@@ -62,9 +64,10 @@ def test_quantising_twice_is_quantising_once() -> None:
 
 
 def test_codes_are_single_bytes() -> None:
-    sent = Quantize.codec.encode(Quantize().protect(update((40,)), derive(0)).update.delta)
-    assert sent["t0:code"].dtype == torch.int8
-    assert int(sent["t0:code"].abs().max()) == 127
+    sent = Packed(8).encode(Quantize().protect(update((40,)), derive(0)).update.delta)
+    assert sent["t0:code"].dtype == torch.uint8
+    assert len(sent["t0:code"]) == 40
+    assert {int(sent["t0:code"].min()), int(sent["t0:code"].max())} & {0, 254}
 
 
 def test_topk_then_bytes_stack() -> None:
@@ -72,9 +75,9 @@ def test_topk_then_bytes_stack() -> None:
     out = update((100, 10))
     for defense in stack:
         out = defense.protect(out, derive(0)).update
-    sent = Quantize.codec.encode(TopK.codec.encode(out.delta))
-    assert sorted(sent) == ["t0:index", "t0:value:code", "t0:value:scale"]
-    back = TopK.codec.decode(Quantize.codec.decode(sent, out.delta), out.delta)
+    sent = Packed(8).encode(Sparse().encode(out.delta))
+    assert sorted(sent) == ["t0:index", "t0:value:code", "t0:value:scale", "t0:value:shape"]
+    back = Sparse().decode(Packed(8).decode(sent, out.delta), out.delta)
     assert torch.allclose(back["t0"], out.delta["t0"], rtol=1e-6)
 
 
@@ -91,3 +94,20 @@ def test_codecs_decode_in_any_order(stack: list[Defense]) -> None:
     for defense in reversed(stack):
         sent = defense.codec.decode(sent, out.delta)
     assert all(torch.allclose(sent[k], t, rtol=1e-6) for k, t in out.delta.items())
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_stochastic_rounding_is_right_on_average_and_off_by_a_level_at_most(bits: Literal[2, 4, 8]) -> None:
+    before = update((60,)).delta["t0"]
+    tensors = Update(delta={"w": before.expand(4000, 60).reshape(-1)}, num_examples=1)
+    found = Quantize(bits=bits, rounding="stochastic").protect(tensors, derive(0)).update.delta["w"].view(4000, 60)
+    level = before.abs().max() / Packed(bits).levels
+    assert (found - before).abs().max() <= level * 1.0001
+    deviations = (found.mean(0) - before) / (level / 4000**0.5)
+    assert deviations.abs().max() < 3.0  # at most half a level is one deviation of a draw
+
+
+def test_signs_and_mean_sizes_are_sent() -> None:
+    after = SignSgd().protect(Update(delta={"w": torch.tensor([3.0, -1.0, 0.0, -4.0])}, num_examples=1), derive(0))
+    assert after.update.delta["w"].tolist() == [2.0, -2.0, 2.0, -2.0]
+    assert SignSgd().codec.encode(after.update.delta)["w:code"].tolist() == [0b0101]

@@ -86,6 +86,8 @@ def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
         (SMALL, ["model=mlp", "attack=grad_inversion"], "attack grad_inversion: .*batch norm.*resnet18 or convnet"),
         (SMALL, ["model=lenet", "attack=r_gap", "federation.batch_size=2"], "attack r_gap: .*batch_size = 1"),
         (SMALL, ["adversary.protocol=false", "federation.mode=fedavg", "attack=l2"], "grant protocol"),
+        (SMALL, ["defenses=['signsgd', {name='gaussian', std=0.1}]"], r"defenses: signsgd \+ gaussian.*decode.*last"),
+        (SMALL, ["defenses=[{name='powersgd', rank=2}, 'quantize']"], "put quantize, signsgd, powersgd or sketch last"),
         (SMALL, ["data.image_size=4"], "images of 7x7 pixels or more"),
         (SMALL, ["data.path=/x"], "expected only with npz or folder, got it with 'digits'"),
         (SMALL, ["model=torch.nn:Flatten"], "should give 10 logits an image, got .64"),

@@ -1,0 +1,201 @@
+"""Defenses that send linear measurements of an update, fewer than it has entries."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, final
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Generator, Tensor
+
+from defenses.quantization import SHAPE, shape_of, without
+from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.density import Choice
+from fl_sim.core.part import part
+from fl_sim.core.seeds import derive
+from fl_sim.core.trees import global_norm, map_tree, subtract
+from fl_sim.core.types import Tensors, Update
+
+LEFT, RIGHT, SUMS = ":left", ":right", ":sums"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Factors(Codec):
+    """Tensors of low rank as two thin factors, where those are smaller; a tensor's first dimension counts its rows.
+
+    Args:
+        rank: Columns of a factor; tensors of a higher rank lose the rest.
+        seed: Of the probe that finds the columns' space.
+    """
+
+    rank: int
+    seed: int
+
+    def smaller(self, shape: torch.Size) -> bool:
+        """Whether two factors have fewer entries than a tensor of ``shape``."""
+        rows = shape[0] if shape else 1
+        return len(shape) > 1 and self.rank * (rows + shape.numel() // rows) < shape.numel()
+
+    def basis(self, matrix: Tensor) -> Tensor:
+        """An orthonormal basis ``(*, rows, rank)`` of what ``matrix`` ``(*, rows, columns)`` makes of the probe."""
+        probe = torch.randn(matrix.shape[-1], self.rank, generator=derive(self.seed, "powersgd")).to(matrix)
+        first = torch.linalg.qr(matrix @ probe).Q
+        found: Tensor = torch.linalg.qr(matrix @ (matrix.mT @ first)).Q
+        return found
+
+    def encode(self, payload: Tensors) -> Tensors:
+        sent = dict[str, Tensor]()
+        for name, t in payload.items():
+            if t.is_floating_point() and self.smaller(t.shape):
+                left = self.basis(t.flatten(1))
+                sent |= {name + LEFT: left, name + RIGHT: left.T @ t.flatten(1), name + SHAPE: shape_of(t)}
+            else:
+                sent[name] = t
+        return sent
+
+    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
+        del like
+        names = [name.removesuffix(LEFT) for name in payload if name.endswith(LEFT)]
+        passed = without(payload, names, (LEFT, RIGHT, SHAPE))
+        return passed | {n: (payload[n + LEFT] @ payload[n + RIGHT]).view(*payload[n + SHAPE]) for n in names}
+
+
+@part
+class PowerSgd(Defense):
+    """Send the projection of each weight matrix on ``rank`` directions: two steps of the power method.
+
+    Args:
+        rank: Directions a matrix; convolutions are matrices with a row a filter. Tensors that two factors would not
+            make smaller, biases among them, are sent as they are.
+        seed: Of the first guess at the directions, which the server knows too.
+
+    PowerSGD (arXiv 1905.13727) without error feedback, and with a second step in the place of its warm start: each
+    update is for itself.
+    """
+
+    rank: PositiveInt
+    seed: int = 0
+
+    @property
+    def codec(self) -> Factors:
+        return Factors(self.rank, self.seed)
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        del rng
+        delta = {name: t[0] for name, t in self.projected(map_tree(lambda t: t[None], update.delta)).items()}
+        return Protected(replace(update, delta=delta), _lost(update.delta, delta))
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """The guess's own projection."""
+        del drawn
+        return (Choice(1.0, self.projected(clean)),)
+
+    def projected(self, trials: Tensors) -> Tensors:
+        """Each trial for itself, ``(T, *shape)``; differentiable."""
+        return {name: self._projected(t) if self.codec.smaller(t.shape[1:]) else t for name, t in trials.items()}
+
+    def _projected(self, trials: Tensor) -> Tensor:
+        matrices = trials.flatten(2)
+        left = self.codec.basis(matrices)
+        return (left @ (left.mT @ matrices)).view(trials.shape)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Buckets(Codec):
+    """Count sketches: of a tensor, the sum of each bucket's entries with their signs.
+
+    Args:
+        ratio: Buckets over entries.
+        seed: Of the buckets and signs, which both sides know.
+    """
+
+    ratio: float
+    seed: int
+
+    def width(self, entries: int) -> int:
+        return max(1, round(self.ratio * entries))
+
+    def hashes(self, entries: int) -> tuple[Tensor, Tensor]:
+        """Bucket and sign of each entry, ``(entries,)``."""
+        drawing = derive(self.seed, "sketch", entries)
+        bucket = torch.randint(self.width(entries), (entries,), generator=drawing)
+        return bucket, torch.randint(2, (entries,), generator=drawing) * 2 - 1
+
+    def sums(self, vectors: Tensor) -> Tensor:
+        """Sketches ``(*, width)`` of vectors ``(*, entries)``."""
+        bucket, sign = (t.to(vectors.device) for t in self.hashes(vectors.shape[-1]))
+        empty = vectors.new_zeros(*vectors.shape[:-1], self.width(vectors.shape[-1]))
+        return empty.index_add(-1, bucket, vectors * sign)
+
+    def estimate(self, sums: Tensor, entries: int) -> Tensor:
+        """Every entry's bucket with its sign, ``(*, entries)``: unbiased over the seeds."""
+        bucket, sign = (t.to(sums.device) for t in self.hashes(entries))
+        return sums[..., bucket] * sign
+
+    def encode(self, payload: Tensors) -> Tensors:
+        """Of estimates, which tell their buckets' sums."""
+        sent = dict[str, Tensor]()
+        for name, t in payload.items():
+            if t.is_floating_point():
+                sent |= {name + SUMS: self._read(t), name + SHAPE: shape_of(t)}
+            else:
+                sent[name] = t
+        return sent
+
+    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
+        del like
+        names = [name.removesuffix(SUMS) for name in payload if name.endswith(SUMS)]
+        passed = without(payload, names, (SUMS, SHAPE))
+        return passed | {name: self._estimated(payload[name + SUMS], payload[name + SHAPE]) for name in names}
+
+    def _estimated(self, sums: Tensor, shape: Tensor) -> Tensor:
+        return self.estimate(sums, int(shape.prod())).view(*shape)
+
+    def _read(self, estimate: Tensor) -> Tensor:
+        bucket, sign = self.hashes(estimate.numel())
+        empty = estimate.new_zeros(self.width(estimate.numel()))
+        return empty.index_copy(0, bucket, estimate.reshape(-1) * sign)
+
+
+@part
+class Sketch(Defense):
+    """Send a count sketch of each tensor; the server estimates an entry by its bucket.
+
+    Args:
+        ratio: Numbers sent for each entry, in (0, 1).
+        seed: Of the buckets and signs: fixed, and known to the server, which could not decode otherwise.
+
+    One row of FetchSGD's sketch (arXiv 2007.07682), decoded linearly, without its momentum, error feedback and recovery
+    of heavy entries: an entry's error is the sum of its bucket's other entries.
+    """
+
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+    seed: int = 0
+
+    @property
+    def codec(self) -> Buckets:
+        return Buckets(self.ratio, self.seed)
+
+    def protect(self, update: Update, rng: Generator) -> Protected:
+        del rng
+        delta = {name: t[0] for name, t in self.estimated(map_tree(lambda t: t[None], update.delta)).items()}
+        return Protected(replace(update, delta=delta), _lost(update.delta, delta))
+
+    def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+        """The guess's own estimate: linear in it."""
+        del drawn
+        return (Choice(1.0, self.estimated(clean)),)
+
+    def estimated(self, trials: Tensors) -> Tensors:
+        """Each trial for itself, ``(T, *shape)``; differentiable."""
+        codec = self.codec
+        return {
+            name: codec.estimate(codec.sums(t.flatten(1)), t[0].numel()).view(t.shape) for name, t in trials.items()
+        }
+
+
+def _lost(before: Tensors, after: Tensors) -> dict[str, float]:
+    """How far what is sent is from what was to be sent, relative to its norm; 0 where that is 0."""
+    norm = global_norm(before).item()
+    return {"relative_error": global_norm(subtract(after, before)).item() / norm if norm else 0.0}
