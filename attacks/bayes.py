@@ -13,8 +13,11 @@ from attacks.priors import TotalVariation, named
 from attacks.solvers import Adam
 from attacks.variables import Pixels
 from fl_sim.core.contracts import Attack
+from fl_sim.core.errors import ConfigError
 
 Named: TypeAlias = tuple[Mapping[str, object], ...]
+
+_PAIRS = 4
 
 
 def bayes(
@@ -27,8 +30,9 @@ def bayes(
     box: bool = True,
     anneal_from: float = 0.1,
     randomness: Literal["granted", "ignored"] = "granted",
+    supposed: float = 0.1,
     delta: float = 0.0,
-    pairs: int = 4,
+    pairs: int = _PAIRS,
     form: Literal["jensen", "exact"] = "jensen",
     draws: Literal["mean", "joint"] = "mean",
     restarts: int = 1,
@@ -38,10 +42,12 @@ def bayes(
 
     Needs the defense with its parameters. ``tv`` weighs the periodic sum of squared differences in normalised space, as
     in the released code; the likelihood's factor grows from ``anneal_from`` to 1 over the first half. ``randomness``:
-    whether a pruning mask is used where it is granted; else it is summed over. ``delta`` > 0 maximises the paper's
-    bound on the mass of a ball, with 2 ``pairs`` draws made once (the paper: new ones each step); 0 is the maximum a
-    posteriori, which is what the released code computes. ``form = "exact"`` maximises the mass itself (few dimensions
-    only); ``draws = "joint"`` also searches what a stochastic model drew.
+    whether a pruning mask is used where it is granted; else it is summed over. ``supposed``: std of the noise that is
+    supposed where the defense adds none, as a share of the update's root mean square. In a batch total variation is the
+    mean over its images and the likelihood is one number: weights found for one image count less there. ``delta`` > 0
+    maximises the paper's bound on the mass of a ball, with 2 ``pairs`` draws made once (the paper: new ones each step);
+    0 is the maximum a posteriori, which is what the released code computes. ``form = "exact"`` maximises the mass
+    itself (few dimensions only); ``draws = "joint"`` also searches what a stochastic model drew.
 
     The released algorithm is ``steps = 200, step_size = 0.5, decay = 0.94, box = False, anneal_from = s * s``, with
     ``s`` the defense's first parameter: Adam's step size falls by ``decay`` a step, the factor grows to 1 at step 100.
@@ -49,8 +55,10 @@ def bayes(
     to be tuned on other images than those reported. The default differs from it in the box, the number and size of
     steps, inverting gradients' schedule (a tenth after 3/8, 5/8 and 7/8), and a fixed ``anneal_from`` and ``tv``.
     """
+    if not delta and (form != "jensen" or pairs != _PAIRS):
+        raise ConfigError("form and pairs are of the ball, and delta = 0 has none: set delta, a distance, or drop them")
     search = _search(
-        DefenseDensity(randomness=randomness),
+        DefenseDensity(randomness=randomness, supposed=supposed),
         DeltaBall(delta=delta, pairs=pairs, form=form) if delta else None,
         draws,
         steps=steps,
@@ -138,16 +146,19 @@ def cosine(
     box: bool = True,
     anneal_from: float = 0.1,
     layers: Literal["equal", "exponential"] = "equal",
+    dropped: tuple[str, ...] = (),
+    per: Literal["model", "tensor"] = "model",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
     """``1 - cos`` with the search of ``bayes``: the paper's cosine adversary, blind to the defense. arXiv 2111.04706.
 
     Differs from the release as ``l2`` does: the angle is that of one client's update. Layer weights count in the norms
-    too, not in the inner product only.
+    too, not in the inner product only. ``dropped`` parameters do not count; ``per``: one angle, or the mean of one a
+    tensor.
     """
     return _search(
-        Cosine(layers=Layers(weights=layers)),
+        Cosine(layers=Layers(weights=layers, dropped=dropped), per=per),
         steps=steps,
         step_size=step_size,
         decay=decay,
@@ -175,12 +186,12 @@ def _search(
     restarts: int,
     seconds: float | None,
 ) -> PosteriorSearch:
-    falling: dict[str, Any] = {"schedule": "exponential", "decay": decay} if decay else {"schedule": "steps"}
+    schedule: dict[str, Any] = {"schedule": "steps"} if decay is None else {"schedule": "exponential", "decay": decay}
     return PosteriorSearch(
         likelihood=likelihood,
         priors=(TotalVariation(weight=tv, power=2, reduction="sum", periodic=True), *named(priors)),
         variables=Pixels(box=box, noise=draws),
-        solver=Adam(steps=steps, step_size=step_size, seconds=seconds, **falling),
+        solver=Adam(steps=steps, step_size=step_size, seconds=seconds, **schedule),
         restarts=restarts,
         annealing=Annealing(first=anneal_from, until=0.5),
         ball=ball,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from attacks.likelihoods import L2, Cosine
+from attacks.likelihoods import L2, Cosine, Layers
 from attacks.posterior import PosteriorSearch
 from attacks.priors import BatchNormStatistics, GroupConsistency, ImageL2, Prior, TotalVariation
 from attacks.solvers import LBFGS, Adam
@@ -16,8 +16,8 @@ def dlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -
     """Deep leakage from gradients: squared error, pixels and soft labels together, L-BFGS. arXiv 1906.08935.
 
     ``steps`` counts evaluations of the objective (the authors' code allows 300 x 20). Differs in that it survives a
-    diverging line: back to the best point, smaller step; that it stops once the squared error is below 1e-6; and that
-    granted labels are used instead of searched ones.
+    diverging line: back to the best point, smaller step; that the squared error is relative to the observed gradient's
+    squares, and the search stops once it is below 1e-6; and that granted labels are used instead of searched ones.
     """
     return _deep_leakage(Pixels(box=False, labels="joint"), steps, restarts, seconds)
 
@@ -33,7 +33,7 @@ def idlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) 
 
 def _deep_leakage(variables: Pixels, steps: int, restarts: int, seconds: float | None) -> PosteriorSearch:
     return PosteriorSearch(
-        likelihood=L2(),
+        likelihood=L2(relative=True),
         variables=variables,
         solver=LBFGS(steps=steps, tolerance=1e-6, seconds=seconds),
         restarts=restarts,
@@ -82,6 +82,7 @@ def inverting_gradients(
     step_size: float = 0.1,
     tv: float = 1e-3,
     cosine: Literal["plain", "profile"] = "profile",
+    dropped: tuple[str, ...] = (),
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal",
     image: str | None = None,
     restarts: int = 1,
@@ -90,13 +91,14 @@ def inverting_gradients(
     """Inverting gradients with a profile-likelihood cosine, total variation, signed Adam, box. After arXiv 2003.14053.
 
     ``tv`` weighs mean absolute differences in normalised space, as the authors' code does. Labels that are not granted
-    are inferred first. Differs from the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the
-    profile form is better with and without noise, except through narrow nets: see experiments/LOG.md), in the shorter
-    default (the paper runs 4,800 to 24,000 steps), and in that the best of the last eighth of the iterates is kept, not
-    the last. The authors' code varies ``tv`` by task; breaching 0.1.2 ships 0.2 on the same scale.
+    are inferred first; parameters ``dropped`` by name do not count: against Soteria, the layer that it defends. Differs
+    from the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and
+    without noise, except through narrow nets: see experiments/LOG.md), in the shorter default (the paper runs 4,800 to
+    24,000 steps), and in that the best of the last eighth of the iterates is kept, not the last. The authors' code
+    varies ``tv`` by task; breaching 0.1.2 ships 0.2 on the same scale.
     """
     return PosteriorSearch(
-        likelihood=Cosine(form=cosine),
+        likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped)),
         priors=(TotalVariation(weight=tv),),
         variables=Pixels(init=init, image=image),
         solver=Adam(steps=steps, step_size=step_size, signed=True, schedule="steps", seconds=seconds),

@@ -84,6 +84,7 @@ class PosteriorSearch(Attack):
                 f"{type(self.likelihood).__name__} compares gradients with their scale, and that of a weight change is "
                 "unknown without the protocol: grant protocol in [adversary], or use a cosine attack"
             )
+        self.variables.check(seen, model)
         for prior in self.priors:
             prior.check(seen, model)
 

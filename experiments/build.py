@@ -126,7 +126,12 @@ def defense_of(study: Study) -> str:
 
 
 def attack(part: AttackPart) -> Attack:
-    return build("attack", ATTACKS, Part(name=ALIASES.get(part.name, part.name), **part.arguments))
+    """By its name or an alias, in any case."""
+    name = ALIASES.get(part.name.lower(), part.name.lower())
+    if name not in ATTACKS:
+        near = suggestion(part.name.lower(), [*ATTACKS, *ALIASES])
+        raise ConfigError(f"no attack {part.name!r}; there are: {', '.join(ATTACKS)}{near}")
+    return build("attack", ATTACKS, Part(name=name, **part.arguments))
 
 
 def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
@@ -147,8 +152,16 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
     try:
         return factory(**_tuples(part.arguments))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        problems = [
+            f"{_field(error.title, e['loc'], signature)}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+        ]
         raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems]) from error
+
+
+def _field(owner: str, path: tuple[int | str, ...], signature: inspect.Signature) -> str:
+    """Its name, and whose it is where the user's argument is called otherwise."""
+    name = ".".join(map(str, path))
+    return name if path and path[0] in signature.parameters else f"{owner}.{name}"
 
 
 def _text(axis: str, value: object, cell: Study) -> Any:

@@ -15,7 +15,7 @@ from experiments.config import Study
 from experiments.knowledge import empty_observation
 from experiments.parts import AttackPart, Part, canonical, parts
 from fl_sim.core.contracts import AnyDefense, Attack, Defense, ExampleDefense, GradientDefense
-from fl_sim.core.errors import ConfigError, FlSimError, UnmetKnowledgeError, suggestion
+from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Task, Update
 from fl_sim.data.clients import ClientData
@@ -64,7 +64,7 @@ def check(study: Study, data_dir: str | None = None) -> list[Cell]:
         ConfigError: With every problem of every cell.
     """
     grid = cells(study)
-    found = chain(_unmet(study, grid), *(_problems(cell, data_dir) for cell in grid))
+    found = chain(_unmet(study, grid), untriable(study), *(_problems(cell, data_dir) for cell in grid))
     problems = dict.fromkeys(found)
     if problems:
         raise ConfigError(list(problems))
@@ -79,6 +79,17 @@ def _unmet(study: Study, grid: Sequence[Cell]) -> Iterator[str]:
             if canonical(name) not in map(canonical, known):
                 there = f"{'; '.join(known)}{suggestion(name, known)}"
                 yield f"attack {part.key()}, only and tuned: no cell has the defense {name!r}; there are: {there}"
+
+
+def untriable(study: Study) -> Iterator[str]:
+    """Values listed for tuning that an attack does not take."""
+    for part in study.attacks:
+        for name, values in part.tune.items():
+            for value in values:
+                try:
+                    attack(part.model_copy(update={name: value}))
+                except ConfigError as error:
+                    yield from (f"tune: {problem}" for problem in error.problems)
 
 
 def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
@@ -142,8 +153,9 @@ def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None
     seen, model = empty_observation(cell, data_dir)
     try:
         made.check(seen, model)
-    except UnmetKnowledgeError as error:
-        raise ConfigError(f"attack {name}: {error}") from error
+    except FlSimError as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+        raise ConfigError([f"attack {name}: {problem}" for problem in problems]) from error
 
 
 def _garbled(defenses: Sequence[AnyDefense]) -> bool:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from experiments import pipeline
 from experiments.build import Cell, cells
-from experiments.build import attack as build_attack
+from experiments.check import untriable
 from experiments.config import Study
 from experiments.parts import AttackPart
 from experiments.pipeline import Executor, Run
 from experiments.watch import Watch
-from fl_sim.core.errors import ConfigError
+from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.runtime.store import RunStore
 
 Setting = dict[str, Any]
@@ -72,10 +72,8 @@ class Tuning:
             raise ConfigError(
                 f"{self.study.name}: expected an attack with values to try, such as tune = {{ tv = [0.1] }}"
             )
-        for part in tuned:
-            for name, values in part.tune.items():
-                for value in values:
-                    build_attack(part.model_copy(update={name: value}))
+        if problems := list(untriable(self.study)):
+            raise ConfigError(problems)
         question = f"Which settings suit the attacks of {self.study.name}? Tuning: not to be reported."
         pipeline.create(self.store, self.tuning_study(), question, self.command)
         pipeline.opened(self.store, self.executor, self.data_dir).simulate(watch)
@@ -123,6 +121,7 @@ class Tuning:
         run = pipeline.opened(self.store, self.executor, self.data_dir)
         run.attack(watch)
         run.evaluate(watch)
+        refuse_failures(run)
         found = mean_psnr(run)
         for trial in trials:
             for defense, sofar in best[trial.part.key()].items():
@@ -141,6 +140,20 @@ def _attacked(cell: Cell, data_dir: str | None) -> Iterator[int]:
     for round_ in adversary.rounds or range(1, federation.rounds + 1):
         for client in adversary.clients or range(federation.clients):
             yield from data.used(client, round_, size).tolist()
+
+
+def refuse_failures(run: Run) -> None:
+    """A mean without the images on which a setting failed would flatter it.
+
+    Raises:
+        FlSimError: A trial failed.
+    """
+    failed = [r for r in run.store.records() if not r["psnr"]]
+    if failed:
+        raise FlSimError(
+            f"expected every trial to end, {len(failed)} failed, such as {failed[0]['attack']!r}: "
+            f"{failed[0]['reason']}: mend the study, then run this again; what has ended is kept"
+        )
 
 
 def mean_psnr(run: Run) -> dict[tuple[str, str], float]:

@@ -41,14 +41,23 @@ class Layers:
 
 @part
 class L2(Likelihood):
-    """Sum of squared differences: Gaussian noise of variance 1/2. DLG's (arXiv 1906.08935)."""
+    """Sum of squared differences: Gaussian noise of variance 1/2. DLG's (arXiv 1906.08935).
+
+    Args:
+        layers: How much each counts.
+        relative: In units of the observed gradient's own weighted squares, so that 0.01 is one hundredth of it, however
+            small the gradient of an image that the model is sure of.
+    """
 
     needs_scale: ClassVar[bool] = True
 
     layers: Layers = Layers()
+    relative: bool = False
 
     def bind(self, problem: Problem) -> Misfit:
-        return _differences(problem.target, self.layers, Tensor.square)
+        weights = self.layers.of(problem.target)
+        unit = _squares(problem.target, list(weights), weights).clamp_min(_TINY).item() if self.relative else 1.0
+        return _differences(problem.target, {name: w / unit for name, w in weights.items()}, Tensor.square)
 
 
 @part
@@ -60,7 +69,7 @@ class L1(Likelihood):
     layers: Layers = Layers()
 
     def bind(self, problem: Problem) -> Misfit:
-        return _differences(problem.target, self.layers, Tensor.abs)
+        return _differences(problem.target, self.layers.of(problem.target), Tensor.abs)
 
 
 @part
@@ -73,13 +82,11 @@ class Cosine(Likelihood):
             and a gradient of unknown scale, both fitted: a prior counts for less the better the match, and keeps its
             place where little of the observed gradient is signal.
         per: One angle over all parameters together (``model``), or the weighted mean of one a tensor (``tensor``).
-        over: All parameters, or those with an observed entry other than zero (``kept``).
         layers: Weigh the inner product and both norms; the code of arXiv 2111.04706 weighs the inner product only.
     """
 
     form: Literal["plain", "profile"] = "plain"
     per: Literal["model", "tensor"] = "model"
-    over: Literal["all", "kept"] = "all"
     layers: Layers = Layers()
 
     def bind(self, problem: Problem) -> Misfit:
@@ -89,8 +96,7 @@ class Cosine(Likelihood):
         norms = [_squares(target, group, weights).sqrt() for group in groups]
 
         def cost(gradients: Tensors) -> Tensor:
-            seen = {k: gradients[k] * (target[k] != 0) if self.over == "kept" else gradients[k] for k in weights}
-            angles = [self._angle(seen, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
+            angles = [self._angle(gradients, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
             shares = torch.tensor([weights[group[0]] for group in groups]).to(angles[0])
             return (shares / shares.sum()) @ torch.stack(angles)
 
@@ -112,9 +118,7 @@ class Nothing(Likelihood):
         return Misfit(lambda _: like.new_zeros(1), of="nothing")
 
 
-def _differences(target: Tensors, layers: Layers, size: Callable[[Tensor], Tensor]) -> Misfit:
-    weights = layers.of(target)
-
+def _differences(target: Tensors, weights: Mapping[str, float], size: Callable[[Tensor], Tensor]) -> Misfit:
     def cost(gradients: Tensors) -> Tensor:
         return torch.stack([w * _sum(size(gradients[k] - target[k])) for k, w in weights.items()]).sum(0)
 

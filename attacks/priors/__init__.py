@@ -66,5 +66,8 @@ def _made(fields: dict[str, object]) -> Prior:
         raise ConfigError(f"priors: expected a name among {', '.join(PRIORS)}, got {name!r}{near}")
     try:
         return PRIORS[name](**fields)
-    except (TypeError, ValidationError) as error:
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise ConfigError([f"prior {name}: {problem}" for problem in wrong]) from error
+    except TypeError as error:
         raise ConfigError(f"prior {name}: {error}") from error

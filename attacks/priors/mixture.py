@@ -7,13 +7,14 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.priors.base import Density, normalised
 from attacks.priors.stored import About, FittedPrior, Kind, Version, read
 from attacks.problem import Problem
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
+from fl_sim.core.types import Observation
 
 
 class Components(NamedTuple):
@@ -73,13 +74,16 @@ class Mixture(Density):
             weight=weight,
         )
 
-    def log_density(self, images: Tensor, problem: Problem) -> Tensor:
-        vectors = normalised(images, problem).flatten(1)
-        if vectors.shape[1] != len(self.means[0]):
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        del model
+        if (entries := math.prod(seen.task.image_shape)) != len(self.means[0]):
             raise ConfigError(
                 f"a mixture of vectors of {len(self.means[0])} entries needs as many pixels and channels, got images "
-                f"(C, H, W) = {tuple(images.shape[1:])}: give means of {vectors.shape[1]} entries"
+                f"(C, H, W) = {seen.task.image_shape}: give means of {entries} entries (dist_gmm: dim = {entries})"
             )
+
+    def log_density(self, images: Tensor, problem: Problem) -> Tensor:
+        vectors = normalised(images, problem).flatten(1)
         weights, means, stds = (vectors.new_tensor(values) for values in (self.weights, self.means, self.stds))
         return log_density(vectors, Components((weights / weights.sum()).log(), means, 1 / stds))
 

@@ -88,8 +88,8 @@ def read(version: Version, kinds: Sequence[Kind]) -> tuple[Tensors, About]:
         raise ConfigError(f"expected a prior made by `fl-sim train-prior` in {path}, got: {error}") from error
     if about.kind not in kinds:
         raise ConfigError(
-            f"{path} should hold a prior of kind {' or '.join(kinds)}, got {about.kind}: use it by that name, or train "
-            f"another with `fl-sim train-prior --kind {kinds[-1]}`"
+            f"{path} should hold a prior of kind {' or '.join(kinds)}, got {about.kind}: a gaussian or mixture is the "
+            f"prior `mixture`, a vae the prior `vae`; or train another with `fl-sim train-prior --kind {kinds[-1]}`"
         )
     return tensors, about
 

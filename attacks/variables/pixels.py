@@ -1,17 +1,19 @@
 """Search over the pixels themselves."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Generator
+from torch import Generator, nn
 
 from attacks.problem import Guess, Problem
 from attacks.variables.base import Point, Variables
-from attacks.variables.starts import STARTS, Wanted
-from fl_sim.core.errors import ConfigError
+from attacks.variables.starts import STARTS, Wanted, image_of
+from fl_sim.core.errors import ConfigError, UnmetKnowledgeError
 from fl_sim.core.part import part
 from fl_sim.core.stochastic import draw_noise
+from fl_sim.core.types import Observation
 
 PIXELS, LOGITS = "pixels", "logits"
 
@@ -45,6 +47,15 @@ class Pixels(Variables):
             raise ConfigError(
                 f'init = "image" and image, the path of a .npy, belong together, got init = {self.init!r} and '
                 f"image = {self.image!r}: give both or neither"
+            )
+
+    def check(self, seen: Observation, model: nn.Module) -> None:
+        if self.image is not None:
+            image_of(Path(self.image), seen.task.image_shape)
+        if self.noise == "joint" and not draw_noise(model, 1, Generator()):
+            raise UnmetKnowledgeError(
+                "what a model draws can be searched only where it draws something, and this one has no stochastic "
+                'module: leave draws at "mean", or use a model with one, such as mlp with a bottleneck'
             )
 
     def start(self, problem: Problem, trials: int, rng: Generator) -> Point:

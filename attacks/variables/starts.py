@@ -74,13 +74,17 @@ def light(wanted: Wanted) -> Tensor:
 
 
 def image(wanted: Wanted) -> Tensor:
-    """One image from a file, for all of the batch.
+    """One image from a file, for all of the batch."""
+    return wanted.normalised(image_of(Path(wanted.image or ""), wanted.problem.seen.task.image_shape))
+
+
+def image_of(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """``(C, H, W)`` float32 in [0, 1] from a ``.npy``.
 
     Raises:
         MissingDataError: There is no file.
-        ConfigError: It is not a ``.npy`` of ``(C, H, W)`` floats in [0, 1], of the task's shape.
+        ConfigError: It does not hold floats in [0, 1] of this shape.
     """
-    path, shape = Path(wanted.image or ""), wanted.problem.seen.task.image_shape
     advice = f"write one with numpy.save, floats {shape} in [0, 1], unnormalised"
     if not path.is_file():
         raise MissingDataError(f"there is no file {path}, the image to start from: {advice}")
@@ -93,7 +97,7 @@ def image(wanted: Wanted) -> Tensor:
         raise ConfigError(f"{path} should hold floats of shape {shape}, got {array.dtype} {array.shape}: {advice}")
     if not ((array >= 0) & (array <= 1)).all():
         raise ConfigError(f"{path} should be in [0, 1], got {array.min():g} to {array.max():g}: {advice}")
-    return wanted.normalised(torch.from_numpy(array.astype(np.float32)))
+    return torch.from_numpy(array.astype(np.float32))
 
 
 STARTS: Mapping[str, Start] = MappingProxyType(

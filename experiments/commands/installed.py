@@ -45,9 +45,19 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [{"name": name, "question": config.question(config.find(name))} for name in config.bundled()]
     none = [{"name": "none", "parameters": "", "about": "The update as it is."}] if what == "defenses" else []
     return none + [
-        {"name": name, "parameters": _parameters(factory), "about": (inspect.getdoc(factory) or "").partition("\n")[0]}
+        {"name": name, "parameters": _parameters(factory), "about": _about(what, name, factory)}
         for name, factory in _registry(what).items()
     ]
+
+
+def _about(what: str, name: str, factory: Callable[..., object]) -> str:
+    first = (inspect.getdoc(factory) or "").partition("\n")[0]
+    if what != "attacks":
+        return first
+    from attacks import ALIASES
+
+    also = [alias for alias, of in ALIASES.items() if of == name]
+    return f"{first} Also: {', '.join(also)}." if also else first
 
 
 def _registry(what: str) -> Mapping[str, Callable[..., object]]:

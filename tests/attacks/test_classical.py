@@ -1,11 +1,14 @@
 """Presets on what the conformance tests do not try: batches and several local steps."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
 from attacks import ATTACKS
 from fl_sim.core.seeds import derive
+from fl_sim.core.trees import global_norm
 from fl_sim.core.types import Batch, Protocol
 from fl_sim.metrics.image import psnr
 from fl_sim.metrics.matching import match
@@ -27,3 +30,15 @@ def test_inverting_gradients_sees_through_five_local_steps(model: nn.Module, bat
     found = ATTACKS["inverting_gradients"](steps=300, tv=1e-4)(seen, model, derive(0))
     assert torch.equal(found.labels, batch.labels)
     assert psnr(found.images, batch.images).item() > 15  # by the one-step approximation; uniform noise is at 8
+
+
+@pytest.mark.parametrize("name", ["dlg", "idlg"])
+def test_a_gradient_that_is_faint_is_not_matched_by_any_image(name: str, batch: Batch, model: nn.Module) -> None:
+    """A net that is sure of an image sends a small gradient: that must not look like a perfect match."""
+    sure = deepcopy(model)
+    with torch.no_grad():
+        list(sure.parameters())[-1][batch.labels] += 9.0
+    seen = observe(sure, batch)
+    assert global_norm(seen.update.delta) < 1e-2
+    found = ATTACKS[name](steps=300, restarts=3)(seen, sure, derive(0))
+    assert psnr(found.images, batch.images).item() > 20

@@ -57,10 +57,6 @@ def cosine(p: Pairs, by: Sequence[float] = EQUAL) -> float:
     return dot / math.sqrt(guess * target)
 
 
-def kept(p: Pairs) -> Pairs:
-    return [(g[t != 0], t[t != 0]) for g, t in p]
-
-
 def profile(c: float) -> float:
     return math.log(1 - c * abs(c) + 0.1) / 2
 
@@ -74,15 +70,10 @@ FORMULAS: dict[str, tuple[Likelihood, Callable[[Pairs], float]]] = {
     "cosine": (Cosine(), lambda p: 1 - cosine(p)),
     "cosine, exponential": (Cosine(layers=EXPONENTIAL), lambda p: 1 - cosine(p, FALLING)),
     "cosine, dropped": (Cosine(layers=DROPPED), lambda p: 1 - cosine(p[::2], FALLING[::2])),
-    "cosine, kept": (Cosine(over="kept"), lambda p: 1 - cosine(kept(p))),
     "cosine, per tensor": (Cosine(per="tensor"), lambda p: float(np.mean([1 - cosine([x], [1]) for x in p]))),
     "cosine, dropped per tensor": (
         Cosine(per="tensor", layers=Layers(dropped=("fc.weight",))),
         lambda p: float(np.mean([1 - cosine([x], [1]) for x in p[1:]])),
-    ),
-    "cosine, kept per tensor": (
-        Cosine(per="tensor", over="kept"),
-        lambda p: float(np.mean([1 - cosine([x], [1]) for x in kept(p)])),
     ),
     "profile": (Cosine(form="profile"), lambda p: profile(cosine(p))),
     "profile, per tensor": (
@@ -119,12 +110,6 @@ def test_those_that_need_a_scale_are_those_that_see_it(name: str, factor: float,
     if blind:
         larger = cost(likelihood, scale(guesses(), factor), problem)
         assert torch.allclose(larger, cost(likelihood, guesses(), problem), rtol=1e-4)
-
-
-def test_what_was_not_kept_is_ignored(problem: Problem) -> None:
-    changed = {k: g + 7 * (problem.target[k] == 0) for k, g in guesses().items()}
-    for likelihood, blind in ((Cosine(over="kept"), True), (Cosine(), False), (L2(), False)):
-        assert torch.equal(cost(likelihood, changed, problem), cost(likelihood, guesses(), problem)) is blind
 
 
 def test_a_dropped_parameter_is_not_asked_for(problem: Problem) -> None:
@@ -184,3 +169,14 @@ def test_a_noises_density_and_its_distance_pull_alike(
     density = image_gradient(DefenseDensity(), problem, images)
     plain = factor * image_gradient(distance, problem, images)
     assert (density - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e3])
+def test_a_relative_square_is_in_units_of_the_targets_own(factor: float, problem: Problem) -> None:
+    faint = replace(problem, target=scale(problem.target, factor))
+    for layers in (Layers(), EXPONENTIAL):
+        relative, plain = L2(relative=True, layers=layers), L2(layers=layers)
+        nothing = {k: torch.zeros_like(g) for k, g in guesses().items()}
+        assert cost(relative, nothing, faint).tolist() == pytest.approx([1.0] * TRIALS, rel=1e-5)
+        twice = cost(plain, guesses(), problem) / cost(plain, nothing, problem)
+        assert torch.allclose(cost(relative, scale(guesses(), factor), faint), twice, rtol=1e-4)

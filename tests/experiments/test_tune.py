@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from attacks.posterior import PosteriorSearch
 from experiments.check import check
 from experiments.config import Study, load_dict
 from experiments.parts import AttackPart, canonical
 from experiments.tune import Tuning, as_toml, edges
 from experiments.watch import Silent
-from fl_sim.core.errors import ConfigError
+from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.runtime.store import RunStore
 
 TREE = {
@@ -52,6 +53,15 @@ def test_the_best_value_is_found_for_each_defense(tmp_path: Path) -> None:
     best = {"step_size": 0.1, "tv": 1e-3}
     assert found == {"inverting_gradients": {"none": best, "gaussian(std=0.01)": best}}
     assert '"gaussian(std=0.01)" = { step_size = 0.1, tv = 0.001 }' in as_toml(found)
+
+
+def test_a_trial_that_failed_names_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(PosteriorSearch, "_reconstruct", broken)
+    with RunStore(tmp_path / "run") as store, pytest.raises(FlSimError, match=r"4 failed, such as .*no memory"):
+        tuning(study(tune={"tv": [1e-3]}), store)(Silent())
 
 
 def test_a_winner_at_the_end_of_the_values_is_said() -> None:

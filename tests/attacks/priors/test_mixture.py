@@ -99,7 +99,7 @@ def test_another_tasks_normalisation_moves_it_by_nothing(problem: Problem, mixtu
 
 def test_means_of_another_size_are_refused(problem: Problem) -> None:
     with pytest.raises(ConfigError, match=r"vectors of 3 entries .* \(1, 8, 8\): give means of 64 entries"):
-        Mixture.isotropic([(0.0, 0.0, 0.0)], std=1.0)(images(1, 1), problem)
+        Mixture.isotropic([(0.0, 0.0, 0.0)], std=1.0).check(problem.seen, problem.model)
 
 
 @pytest.mark.parametrize(
