@@ -8,12 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from experiments.checks import ball, calibration, inputs, layers, plumbing, zero
+from experiments.checks import ball, calibration, inputs, layers, linearised, plumbing, zero
 from experiments.checks.answer import Answer, Check
 from fl_sim.training.local import single_threaded
 
 CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
-    {**zero.CHECKS, **ball.CHECKS, **layers.CHECKS, **inputs.CHECKS, **calibration.CHECKS, **plumbing.CHECKS}
+    {
+        **zero.CHECKS,
+        **ball.CHECKS,
+        **layers.CHECKS,
+        **inputs.CHECKS,
+        **calibration.CHECKS,
+        **linearised.CHECKS,
+        **plumbing.CHECKS,
+    }
 )
 
 

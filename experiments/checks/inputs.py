@@ -50,6 +50,15 @@ def label_is_found() -> Answer:
     return Answer(sum(hits) / len(hits), 1.0, 1.0, "50 of 50 images")
 
 
+def row_sums_tell_the_label() -> Answer:
+    """K12: behind a ReLU the last layer's weight gradient has one row with a negative sum, that of the label."""
+    model, hits = network("mlp", widths=(32,)), 0
+    for batch in map(_single, range(50)):
+        sums = watched(model, batch).update.delta["net.head.weight"].sum(1)
+        hits += int(sums.argmin() == batch.labels[0] and int((sums < 0).sum()) == 1)
+    return near(hits, 50, 0, "of 50 images")
+
+
 def counts_are_found() -> Answer:
     """K12: at zero weights ``N (1/C - bias gradient)`` is the label count, exactly."""
     wrong = 0
@@ -84,6 +93,7 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K11 two truths": two_truths_differ,
         "K11 identity": no_policy_no_change,
         "K12 label": label_is_found,
+        "K12 row sums": row_sums_tell_the_label,
         "K12 label counts": counts_are_found,
     }
 )

@@ -48,6 +48,20 @@ def ratio_uses_all_rows() -> Answer:
     return near(ratio, 1.0, 0.2, "error over s^2 (1 + x^2) / |d|^2, 60 images")
 
 
+def one_row_alone_is_worse() -> Answer:
+    """K8: with noise, one row has error ``s^2 (1 + x^2) / d_i^2``, ``d_i`` its own bias gradient."""
+    ratios, model = [], network("mlp", widths=(32,))
+    for i in range(60):
+        drawn = random_batch(1, i)
+        batch = drawn._replace(images=0.4 + 0.2 * drawn.images)
+        clean = watched(model, batch)
+        guess = ATTACKS["ratio"](rows="best")(defended(clean, [Gaussian(std=_STD)], i), model, derive(0))
+        truth = normalised(batch.images)
+        expected = _STD**2 * (1 + truth.square().mean()) / rows(clean.update.delta)[1].square().max()
+        ratios.append((normalised(guess.images) - truth).square().mean() / expected)
+    return near(torch.stack(ratios).mean().item(), 1.0, 0.25, "error over s^2 (1 + x^2) / d_i^2, 60 images")
+
+
 def rank_separates_a_batch() -> Answer:
     """K8: behind a ReLU the low rank of the gradient holds every image of a batch of 4."""
     batch, model = random_batch(4), network("mlp", widths=(512,))
@@ -67,6 +81,13 @@ def soteria_leaves_the_rest() -> Answer:
     """K9: without the defended layer the cosine at the true image is 0."""
     seen, batch, _ = _behind_soteria()
     return near(_cosine_at(seen, batch, "net.head.weight"), 0.0, 1e-5, "defended layer dropped")
+
+
+def soteria_does_not_reach_the_first_layer() -> Answer:
+    """K9: a fully connected layer before the defended one is sent as it is, and gives the image."""
+    seen, batch, _ = _behind_soteria()
+    guess = ATTACKS["ratio"]()(seen, network("mlp", widths=(64, 64)), derive(0))
+    return Answer(psnr(guess.images, batch.images).item(), 90.0, math.inf, "exact up to float32")
 
 
 def soteria_prunes_what_it_says() -> Answer:
@@ -144,9 +165,11 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
     {
         "K8 ratio exact": ratio_is_exact,
         "K8 ratio under noise": ratio_uses_all_rows,
+        "K8 one row": one_row_alone_is_worse,
         "K8 rank": rank_separates_a_batch,
         "K9 naive": soteria_bounds_the_naive_attack,
         "K9 adaptive": soteria_leaves_the_rest,
+        "K9 first layer": soteria_does_not_reach_the_first_layer,
         "K9 mask": soteria_prunes_what_it_says,
         "K10 ratio": bottleneck_hides_nothing_from_ratio,
         "K10 draws": bottleneck_moves_gradients,

@@ -98,3 +98,12 @@ def rows(update: Tensors) -> tuple[Tensor, Tensor]:
     """Weight and bias gradient of the first layer."""
     weight, bias, *_ = update.values()
     return weight, bias
+
+
+def problem_of(
+    model: str, stack: Sequence[Defense], batch: Batch, place: int, task: Task = TASK
+) -> tuple[Observation, Batch, Problem]:
+    """An observation behind a stack of defenses, the truth, and the problem that an attack makes of it."""
+    net = network(model, task, **({"widths": (32,)} if model == "mlp" else {}))
+    seen = defended(watched(net, batch, task), stack, place)
+    return seen, batch, Problem.of(seen, net, derive(0), "cpu")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
+import torch
 
 from defenses.dpsgd import DpSgd
 from defenses.noise import Gaussian
@@ -50,6 +51,16 @@ def wrong_batch(self: DpSgd, num_examples: int) -> Noise:
     return Normal(self.noise_multiplier * self.clip / num_examples**0.5)
 
 
+def wrong_chances(self: RandomPrune, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+    pruned = {name: torch.zeros_like(t) for name, t in clean.items()}
+    return Choice(self.rate, clean), Choice(1 - self.rate, pruned)
+
+
+def chances_above_one(self: RandomPrune, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
+    pruned = {name: torch.zeros_like(t) for name, t in clean.items()}
+    return Choice(1.0, clean), Choice(1.0, pruned)
+
+
 def wide_cells(self: Quantize, output: Interval) -> Interval:
     return Interval({k: t - 1 for k, t in output.low.items()}, {k: t + 1 for k, t in output.high.items()})
 
@@ -64,11 +75,13 @@ def no_bounds(self: TopK, output: Interval) -> Interval:
         (Gaussian, "noise", wrong_sigma, ("K13 gaussian", "K13 averaged noise", "K13 known mask")),
         (Gaussian, "noise", wrong_averaging, ("K13 averaged noise",)),
         (RandomPrune, "choices", mask_ignored, ("K13 known mask", "K5 known mask")),
+        (RandomPrune, "choices", wrong_chances, ("K13 unknown mask",)),
+        (RandomPrune, "choices", chances_above_one, ("K13 unknown mask",)),
         (DpSgd, "noise", wrong_batch, ("K13 dpsgd",)),
         (Quantize, "bounds", wide_cells, ("K13 cells",)),
         (TopK, "bounds", no_bounds, ("K13 top-k",)),
     ],
-    ids=["wrong sigma", "wrong averaging", "mask ignored", "wrong batch", "wide cells", "no bounds"],
+    ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_broken_likelihood_is_found(
     owner: type, method: str, broken: Callable[..., object], caught: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
