@@ -50,12 +50,12 @@ def error_is_as_promised_under_pruning() -> Answer:
 
 
 def cold_start_is_no_better() -> Answer:
-    """K15: a search that starts beside the truth does not, on average, end nearer to it than is promised."""
+    """K15: a search that starts beside the truth, 3 % of the way to another image, ends no nearer to it than is promised."""
     promised, found = [], []
     for place in range(12):
         _, batch, problem = problem_of("mlp", [made("gaussian", std=_SMALL_NOISE)], random_batch(1, place), place)
         promised.append(_precision(_jacobian(problem, batch)).inverse().trace() / 64)
-        beside = 0.7 * batch.images + 0.3 * random_batch(1, 100 + place).images
+        beside = 0.97 * batch.images + 0.03 * random_batch(1, 100 + place).images
         found.append((_converged(problem, beside) - normalised(batch.images)).square().mean())
     return near(float(sum(found) / sum(promised)), 1.0, 0.25, "mean error over promised, 12 images, mlp")
 
