@@ -50,7 +50,7 @@ def error_is_as_promised_under_pruning() -> Answer:
 
 
 def cold_start_is_no_better() -> Answer:
-    """K15: a search that starts beside the truth, 3 % of the way to another image, ends no nearer to it than is promised."""
+    """K15: a search that starts beside the truth, by 3 % of another image, ends no nearer than is promised."""
     promised, found = [], []
     for place in range(12):
         _, batch, problem = problem_of("mlp", [made("gaussian", std=_SMALL_NOISE)], random_batch(1, place), place)

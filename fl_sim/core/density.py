@@ -24,6 +24,10 @@ from fl_sim.core.types import Tensors
 class Noise(Protocol):
     """The law of one entry's noise, symmetric about zero."""
 
+    @property
+    def reach(self) -> float:
+        """Beyond this there is less than 1e-12 of it."""
+
     def log_density(self, residual: Tensor) -> Tensor:
         """``log p(residual)`` in nats, entry by entry."""
 
@@ -39,6 +43,10 @@ class Normal:
     """N(0, std^2)."""
 
     std: float
+
+    @property
+    def reach(self) -> float:
+        return 7.2 * self.std
 
     def log_density(self, residual: Tensor) -> Tensor:
         return residual.square() * (-0.5 / self.std**2) - 0.5 * log(2 * pi * self.std**2)
@@ -61,6 +69,10 @@ class LaplaceNoise:
     @property
     def std(self) -> float:
         return self.scale * sqrt(2)
+
+    @property
+    def reach(self) -> float:
+        return 28 * self.scale
 
     def log_density(self, residual: Tensor) -> Tensor:
         return residual.abs() * (-1 / self.scale) - log(2 * self.scale)
@@ -90,17 +102,33 @@ class Interval(NamedTuple):
 
 
 def log_likelihood(observed: Interval, choices: Sequence[Choice], noise: Noise) -> Tensor:
-    """``log p(observed | choices, noise)`` in nats: one number a trial, ``(T,)`` float64, differentiable in values."""
+    """``log p(observed | choices, noise)`` in nats: one number a trial, ``(T,)`` float64, differentiable in values.
+
+    The probabilities of ``choices`` sum to 1.
+    """
     total: list[Tensor] = []
     for name, high in observed.high.items():
         low = observed.low[name]
-        if low is high and len(choices) == 1:
-            total.append(noise.log_densities(choices[0].values[name] - high))
+        if len(choices) == 1:
+            total.append(_log_masses(low, high, choices[0].values[name], noise))
             continue
         terms = [log(c.probability) + _log_mass(low, high, c.values[name], noise) for c in choices]
-        entries = terms[0] if len(terms) == 1 else torch.logsumexp(torch.stack(terms), 0)
-        total.append(entries.reshape(len(entries), -1).sum(1).double())
+        total.append(torch.logsumexp(torch.stack(terms), 0).reshape(len(terms[0]), -1).sum(1).double())
     return torch.stack(total).sum(0)
+
+
+def _log_masses(low: Tensor, high: Tensor, value: Tensor, noise: Noise) -> Tensor:
+    """The sum of :func:`_log_mass` over each trial's entries, ``(T,)``; only where there is something to sum.
+
+    Of a value so deep inside its bounds that the noise cannot take it out, the mass is 1.
+    """
+    if low is high:
+        return noise.log_densities(value - high)
+    inside = (value - low > noise.reach) & (high - value > noise.reach)
+    trial, entry = (~inside).reshape(len(value), -1).nonzero(as_tuple=True)
+    low, high = (t.reshape(-1)[entry] for t in (low, high))
+    masses = _log_mass(low, high, value.reshape(len(value), -1)[trial, entry], noise).double()
+    return masses.new_zeros(len(value)).index_add(0, trial, masses)
 
 
 def _log_mass(low: Tensor, high: Tensor, value: Tensor, noise: Noise) -> Tensor:

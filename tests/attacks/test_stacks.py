@@ -118,13 +118,18 @@ def test_pruning_before_noise_with_an_unknown_mask_and_its_derivative() -> None:
             assert slope == pytest.approx((g - c) / STD**2 / (1 + math.exp(pruned - kept)), rel=1e-6, abs=1e-9)
 
 
+def rounded_cell(level: float, most: float) -> tuple[float, float]:
+    """What is rounded to ``level`` by 8 bits where the largest entry is ``most``."""
+    return max(level - most / 254, -most), min(level + most / 254, most)
+
+
 @pytest.mark.parametrize("law", ["gaussian", "laplace"])
 def test_rounding_after_noise_is_the_probability_of_the_cell(law: str) -> None:
     loud: Defense = Gaussian(std=STD) if law == "gaussian" else Laplace(scale=STD)
     of: Any = stats.norm(scale=STD) if law == "gaussian" else stats.laplace(scale=STD)
     (observed, _), clean = sent(loud, Quantize()), tree("guess", trials=TRIALS)
-    half = {k: t.abs().max().item() / 254 for k, t in observed.items()}
-    expected = summed(observed, clean, lambda k, g, c: cell(g - half[k], g + half[k], c, of))
+    most = {k: t.abs().max().item() for k, t in observed.items()}
+    expected = summed(observed, clean, lambda k, g, c: cell(*rounded_cell(g, most[k]), c, of))
     assert found((loud, Quantize()), observed, clean) == pytest.approx(expected, rel=1e-5)
 
 
@@ -152,12 +157,12 @@ def test_topk_and_rounding_after_noise() -> None:
     """Kept: in the cell of its level. Not kept: below the upper edge of the lowest cell that was."""
     stack = (Gaussian(std=STD), TopK(keep=0.4, scope="layer"), Quantize())
     (observed, _), clean = sent(*stack), tree("guess", trials=TRIALS)
-    half = {k: t.abs().max().item() / 254 for k, t in observed.items()}
-    reach = {k: least + half[k] for k, least in least_kept(observed, "layer").items()}
+    most = {k: t.abs().max().item() for k, t in observed.items()}
+    reach = {k: least + most[k] / 254 for k, least in least_kept(observed, "layer").items()}
     expected = summed(
         observed,
         clean,
-        lambda k, g, c: cell(g - half[k], g + half[k], c) if g else cell(-reach[k], reach[k], c),
+        lambda k, g, c: cell(*rounded_cell(g, most[k]), c) if g else cell(-reach[k], reach[k], c),
     )
     assert found(stack, observed, clean) == pytest.approx(expected, rel=1e-5)
 
@@ -173,7 +178,7 @@ def test_a_tensor_of_which_nothing_was_kept_lies_below_what_was_kept_elsewhere()
     observed = {"large": torch.tensor([0.1, -0.05, 0.0]).double(), "small": torch.zeros(2).double()}
     clean = {k: t[None] + 0.01 for k, t in observed.items()}
     reach, half, of = 0.05 + 0.1 / 254, 0.1 / 254, stats.norm(scale=SUPPOSED)
-    kept = cell(0.1 - half, 0.1 + half, 0.11, of) + cell(-0.05 - half, -0.05 + half, -0.04, of)
+    kept = cell(0.1 - half, 0.1, 0.11, of) + cell(-0.05 - half, -0.05 + half, -0.04, of)
     expected = kept + 3 * cell(-reach, reach, 0.01, of)
     assert found((TopK(keep=0.4), Quantize()), observed, clean) == pytest.approx([expected], rel=1e-5)
 
