@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch.nn.modules.dropout import _DropoutNd
 
 from defenses import DEFENSES
 from experiments import config
@@ -130,6 +131,17 @@ def _fits(cell: Cell, data: ClientData) -> None:
     if min(task.image_shape[1:]) < SMALLEST:
         raise ConfigError(f"expected images of {SMALLEST}x{SMALLEST} pixels or more, got {task.image_shape[1:]}")
     _answers(cell.model(task), task)
+    _draws_in_the_open(cell, task)
+
+
+def _draws_in_the_open(cell: Cell, task: Task) -> None:
+    """What a model draws has to come from the client's own generator, or no record could be made twice."""
+    active = [m for m in cell.model(task)().modules() if isinstance(m, _DropoutNd) and m.p > 0]
+    if cell.study.federation.batchnorm == "train" and active:
+        raise ConfigError(
+            f'federation.batchnorm = "train" also trains with {active[0]}, which draws from torch\'s global generator: '
+            'set "eval", or take the model\'s dropout out (searching for what dropout drew is not offered)'
+        )
 
 
 def _answers(spec: ModelSpec, task: Task) -> None:

@@ -2,7 +2,7 @@
 
 A client runs its defenses in the order data -> gradient -> update: a :class:`DataDefense` changes the batch, a
 :class:`GradientDefense` computes the gradient its own way, a :class:`Defense` rewrites what is sent. Only the last kind
-has a density the adversary can use and a codec for the wire.
+has a codec for the wire; it and an :class:`ExampleDefense` have a density that the adversary can use.
 """
 
 from abc import ABC, abstractmethod

@@ -1,5 +1,7 @@
 """Studies small enough for tests."""
 
+from torch import nn
+
 TINY = """# Is this a test? Expected: yes.
 name = "tiny"
 model = {name = "mlp", widths = [16]}
@@ -18,3 +20,7 @@ lpips = false
 [grid]
 defense = ["none", {name = "gaussian", std = 0.1}]
 """
+
+
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))

@@ -101,6 +101,11 @@ def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
             r"attack l2: .*dist_gmm: dim = 64",
         ),
         (SMALL, ["adversary.defense='parameters'", "attack={name='bayes', draws='joint'}"], "no stochastic module"),
+        (
+            SMALL,
+            ["model=tests.experiments.studies:with_dropout", "federation.batchnorm='train'"],
+            "also trains with Dropout.*global generator",
+        ),
         (SMALL, ["data.image_size=4"], "images of 7x7 pixels or more"),
         (SMALL, ["data.path=/x"], "expected only with npz or folder, got it with 'digits'"),
         (SMALL, ["model=torch.nn:Flatten"], "should give 10 logits an image, got .64"),
