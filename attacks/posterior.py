@@ -17,6 +17,7 @@ from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
+from fl_sim.core.stochastic import drawing
 from fl_sim.core.types import Budget, Observation, Reconstruction, Tensors
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
@@ -104,7 +105,7 @@ class PosteriorSearch(Attack):
 
     def _cost(self, guess: Guess, problem: Problem, misfit: Misfit, progress: float) -> Cost:
         likelihood = misfit.cost(_GRADIENTS[misfit.of](problem, guess))
-        prior = sum((p(guess.images, problem) for p in self.priors), _surprise(guess))
+        prior = sum((p(guess.images, problem) for p in self.priors), _surprise(guess, problem))
         return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
 
 
@@ -115,10 +116,11 @@ _GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tensors]] = {
 }
 
 
-def _surprise(guess: Guess) -> Tensor:
-    """``-log p`` of the model's own noise, N(0, 1) each entry, up to its constant; ``(T,)``."""
-    halves = [z.square().flatten(1).sum(1) / 2 for z in guess.noise.values()]
-    return sum(halves, guess.images.new_zeros(len(guess.images)))
+def _surprise(guess: Guess, problem: Problem) -> Tensor:
+    """``-log p`` of what the model is supposed to have drawn, up to its constant; ``(T,)``."""
+    laws = drawing(problem.model) if guess.noise else {}
+    costs = [laws[name].surprise(z).flatten(1).sum(1) for name, z in guess.noise.items()]
+    return sum(costs, guess.images.new_zeros(len(guess.images)))
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _draws_in_the_open(cell: Cell, task: Task) -> None:
     if cell.study.federation.batchnorm == "train" and active:
         raise ConfigError(
             f'federation.batchnorm = "train" also trains with {active[0]}, which draws from torch\'s global generator: '
-            'set "eval", or take the model\'s dropout out (searching for what dropout drew is not offered)'
+            'set "eval", or use fl_sim.models.stochastic.Dropout, whose draws are handed over'
         )
 
 

@@ -12,7 +12,7 @@ from attacks.variables.base import Point, Variables
 from attacks.variables.starts import STARTS, Wanted, image_of
 from fl_sim.core.errors import ConfigError, UnmetKnowledgeError
 from fl_sim.core.part import part
-from fl_sim.core.stochastic import draw_noise
+from fl_sim.core.stochastic import draw_noise, drawing
 from fl_sim.core.types import Observation
 
 PIXELS, LOGITS = "pixels", "logits"
@@ -30,8 +30,9 @@ class Pixels(Variables):
         image: Path of a .npy with ``(C, H, W)`` floats in [0, 1], for ``init = "image"``.
         box: Whether images are kept inside [0, 1] after each step.
         labels: ``given``: those granted or inferred; ``joint``: free logits, searched too (DLG), unless granted.
-        noise: What a stochastic model drew: its ``mean``, or ``joint``: searched too, from a draw of
-            its own law, at a cost of half its square: with a likelihood in nats, beside which that is not too much.
+        noise: What a stochastic model drew (a bottleneck's noise, dropout's mask): its ``mean``, or ``joint``: searched
+            too, from a draw of its own law and at its cost in nats, which wants a likelihood in nats. A mask is searched
+            between its two values.
     """
 
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal"
@@ -52,7 +53,7 @@ class Pixels(Variables):
     def check(self, seen: Observation, model: nn.Module) -> None:
         if self.image is not None:
             image_of(Path(self.image), seen.task.image_shape)
-        if self.noise == "joint" and not draw_noise(model, 1, Generator()):
+        if self.noise == "joint" and not drawing(model):
             raise UnmetKnowledgeError(
                 "what a model draws can be searched only where it draws something, and this one has no stochastic "
                 'module: leave draws at "mean", or use a model with one, such as mlp with a bottleneck'
@@ -75,10 +76,12 @@ class Pixels(Variables):
         return Guess(images, labels, {name: v for name, v in point.items() if name not in {PIXELS, LOGITS}})
 
     def project(self, point: Point, problem: Problem) -> Point:
+        laws = drawing(problem.model) if self.noise == "joint" else {}
+        drawn = {name: law.nearest(point[name]) for name, law in laws.items()}
         if not self.box:
-            return point
+            return {**point, **drawn}
         low, high = -problem.mean / problem.std, (1 - problem.mean) / problem.std
-        return {**point, PIXELS: point[PIXELS].clamp(low, high)}
+        return {**point, **drawn, PIXELS: point[PIXELS].clamp(low, high)}
 
     @staticmethod
     def _draws(problem: Problem, shape: tuple[int, int], rng: Generator) -> Point:

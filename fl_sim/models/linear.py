@@ -2,18 +2,19 @@
 
 import math
 from collections import OrderedDict
+from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from fl_sim.core.types import Task
-from fl_sim.models.stochastic import Bottleneck
+from fl_sim.models.stochastic import Bottleneck, Dropout
 
 
 def softmax(task: Task) -> nn.Module:
     """Softmax regression with bias, from zero weights: gradients are linear in the image, known answers exist.
 
-    Source: specs/bayes.md section 6, device Z.
+    Device Z of :mod:`experiments.checks.zero`.
     """
     head = nn.Linear(math.prod(task.image_shape), task.classes)
     nn.init.zeros_(head.weight)
@@ -21,15 +22,22 @@ def softmax(task: Task) -> nn.Module:
     return nn.Sequential(OrderedDict(flatten=nn.Flatten(), head=head))
 
 
-def mlp(task: Task, widths: tuple[PositiveInt, ...] = (256, 256), bottleneck: NonNegativeInt = 0) -> nn.Module:
-    """Fully connected layers of the given widths, ReLU between; before the last one a variational bottleneck with
-    ``bottleneck`` draws, if there are any (PRECODE, arXiv 2108.04725).
+def mlp(
+    task: Task,
+    widths: tuple[PositiveInt, ...] = (256, 256),
+    bottleneck: NonNegativeInt = 0,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> nn.Module:
+    """Fully connected layers of the given widths, ReLU between, and behind each ReLU dropout with chance ``dropout``;
+    before the last one a variational bottleneck with ``bottleneck`` draws, if any (PRECODE, arXiv 2108.04725).
     """
     net = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
     size = math.prod(task.image_shape)
     for i, width in enumerate(widths, 1):
         net.add_module(f"fc{i}", nn.Linear(size, width))
         net.add_module(f"relu{i}", nn.ReLU())
+        if dropout:
+            net.add_module(f"dropout{i}", Dropout(width, dropout))
         size = width
     if bottleneck:
         net.add_module("bottleneck", Bottleneck(size, bottleneck))

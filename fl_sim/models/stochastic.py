@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fl_sim.core.stochastic import StandardNormal
+from fl_sim.core.stochastic import Kept, StandardNormal
 
 
 class Bottleneck(nn.Module):
@@ -25,4 +25,19 @@ class Bottleneck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         mean, scale = self.encoder(features).chunk(2, dim=-1)
         out: Tensor = self.decoder(mean + softplus(scale) * self.noise())
+        return out
+
+
+class Dropout(nn.Module):
+    """Features times factors that are 0 with chance ``rate``: ``torch.nn.Dropout``, but the draw can be handed over.
+
+    Without a draw it changes nothing, as in evaluation.
+    """
+
+    def __init__(self, features: int, rate: float) -> None:
+        super().__init__()
+        self.kept = Kept(features, rate)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features * self.kept()
         return out

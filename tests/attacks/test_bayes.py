@@ -1,10 +1,20 @@
 """The presets of the Bayes-optimal adversary and of what it is compared with."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from attacks import ATTACKS
 from attacks.bayes import bayes, cosine
 from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.solvers import Adam
+from fl_sim import models
+from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
+from fl_sim.core.seeds import derive
+from fl_sim.core.types import Batch
+from fl_sim.metrics.image import psnr
+from tests.conftest import TASK, observe
 
 
 def test_the_released_algorithm_can_be_asked_for() -> None:
@@ -26,3 +36,16 @@ def test_without_a_decay_the_step_falls_three_times() -> None:
     assert isinstance(attack.solver, Adam)
     rates = [attack.solver.rate(step) for step in (29, 30, 49, 50, 69, 70)]
     assert rates == pytest.approx([0.4, 0.04, 0.04, 0.004, 0.004, 0.0004])
+
+
+def test_what_dropout_drew_is_searched_with_the_image() -> None:
+    """Half of a wide layer is switched off: taken as if nothing were, the gradient is matched by another image."""
+    net = models.build("mlp", TASK, 0, widths=[200], dropout=0.5)
+    images = torch.rand(1, *TASK.image_shape, generator=derive(0, "image"))
+    seen = observe(net, Batch(images, torch.tensor([2])))
+    seen = replace(seen, knowledge=Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=()))
+    found = {}
+    for draws in ("mean", "joint"):
+        attack = ATTACKS["bayes"](steps=400, step_size=0.05, tv=1e-4, draws=draws, supposed=0.02)
+        found[draws] = psnr(attack(seen, net, derive(0)).images, images).item()
+    assert found["joint"] > found["mean"] + 5

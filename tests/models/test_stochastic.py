@@ -1,4 +1,6 @@
-"""PRECODE's bottleneck against its formula, and as part of a model."""
+"""PRECODE's bottleneck and dropout against their formulas, and as part of a model."""
+
+import math
 
 import pytest
 import torch
@@ -6,9 +8,10 @@ from torch.func import functional_call
 from torch.nn.functional import linear, softplus
 
 from fl_sim.core.seeds import derive
+from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.types import Batch
 from fl_sim.models import build
-from fl_sim.models.stochastic import Bottleneck
+from fl_sim.models.stochastic import Bottleneck, Dropout
 from fl_sim.training.local import State, evaluate, gradient, state_of
 from tests.conftest import TASK
 
@@ -74,3 +77,29 @@ def test_it_is_judged_at_the_mean_of_its_draws() -> None:
     assert evaluate(net, state_of(net), batch) == evaluate(net, state_of(net), batch)
     loss = gradient(net.eval(), state_of(net), batch).loss.item()
     assert evaluate(net, state_of(net), batch)[0] == pytest.approx(loss, rel=1e-5)
+
+
+def test_dropout_multiplies_by_what_was_drawn_and_else_by_one() -> None:
+    module, features = Dropout(6, 0.25), torch.rand(2, 6, generator=derive(0))
+    assert torch.equal(module(features), features)
+    drawn = draw_noise(module, 2, derive(1))
+    assert set(drawn["kept.draw"].unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert torch.allclose(functional_call(module, drawn, (features,)), features * drawn["kept.draw"])
+
+
+def test_dropout_draws_by_its_rate() -> None:
+    drawn = draw_noise(Dropout(50, 0.3), 4000, derive(2))["kept.draw"]
+    assert (drawn == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert drawn.mean().item() == pytest.approx(1.0, abs=0.01)
+    law = Dropout(50, 0.3).kept
+    assert (law.surprise(drawn) - law.surprise(torch.zeros(()))).max().item() == pytest.approx(math.log(0.3 / 0.7))
+    assert torch.equal(law.nearest(drawn), drawn)
+    assert torch.equal(law.nearest(torch.tensor([-1.0, 0.5, 9.0])), torch.tensor([0.0, 0.5, 1 / 0.7]))
+
+
+def test_an_mlp_with_dropout_trains_on_draws_of_its_client() -> None:
+    net = build("mlp", TASK, 0, widths=[12, 8], dropout=0.5)
+    assert sorted(draw_noise(net, 1, derive(0))) == ["net.dropout1.kept.draw", "net.dropout2.kept.draw"]
+    assert sorted(dict(net.named_parameters())) == sorted(
+        dict(build("mlp", TASK, 0, widths=[12, 8]).named_parameters())
+    )
