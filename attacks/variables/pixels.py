@@ -31,8 +31,8 @@ class Pixels(Variables):
         box: Whether images are kept inside [0, 1] after each step.
         labels: ``given``: those granted or inferred; ``joint``: free logits, searched too (DLG), unless granted.
         noise: What a stochastic model drew (a bottleneck's noise, dropout's mask): its ``mean``, or ``joint``: searched
-            too, from a draw of its own law and at its cost in nats, which wants a likelihood in nats. A mask is searched
-            between its two values.
+            too, from a draw of its own law and at its cost in nats, which wants a likelihood in nats. A mask is
+            searched between its two values.
     """
 
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal"
