@@ -1,4 +1,4 @@
-"""What is run, in which order, on which images. The images were settled before any run."""
+"""What is run, in which order, on which images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
