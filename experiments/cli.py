@@ -134,6 +134,7 @@ def tune(
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(help="Of the tuning run: other images, weights and draws.")] = 77,
     clients: Annotated[int, typer.Option(min=1, help="Clients attacked in each attacked round.")] = 8,
+    sweeps: Annotated[int, typer.Option(min=1, help="Times that all arguments are gone through, one by one.")] = 1,
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Tune on the reported images themselves, as papers do: an upper bound.")
     ] = False,
@@ -144,7 +145,8 @@ def tune(
     """Find the attacks' settings on images that the study does not report."""
     from experiments import commands
 
-    commands.tune(study, overrides or [], out, data_dir, executor, seed=seed, clients=clients, oracle=oracle)
+    plan = {"seed": seed, "clients": clients, "sweeps": sweeps, "oracle": oracle}
+    commands.tune(study, overrides or [], out, data_dir, executor, **plan)
 
 
 @app.command("list")

@@ -1,7 +1,8 @@
 """Finding an attack's settings, on other images than those that will be reported.
 
 One argument at a time, in the order the study lists them: every value is tried on the same observations, the best mean
-PSNR is kept for each defense, and the next argument starts from there. The truth is used, as the paper does (arXiv
+PSNR is kept for each defense, and the next argument starts from there; further sweeps start from the best of the one
+before, because arguments depend on each other. The truth is used, as the paper does (arXiv
 2111.04706), but not that of the images that the study reports, unless ``oracle`` asks for just that.
 """
 
@@ -35,31 +36,47 @@ class Trial(NamedTuple):
     part: AttackPart
     argument: str
     values: list[Any]
+    sweep: int
 
     @property
     def labels(self) -> dict[str, Any]:
         """Under which name each value is run."""
         plain = all(isinstance(value, (int, float, str)) and "/" not in str(value) for value in self.values)
         names = self.values if plain else [f"#{place}" for place, _ in enumerate(self.values, 1)]
-        return {f"{self.part.key()} {self.argument}={name}": v for name, v in zip(names, self.values, strict=True)}
+        again = f" again {self.sweep}" if self.sweep else ""
+        pairs = zip(names, self.values, strict=True)
+        return {f"{self.part.key()} {self.argument}={name}{again}": value for name, value in pairs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """On what, and how often.
+
+    Args:
+        seed: Of the tuning run: other partitions, images, weights and draws than the study's.
+        clients: How many clients are attacked in each attacked round.
+        sweeps: Times that all arguments are gone through.
+        oracle: Tune on the study's own seed and so on its own images: an upper bound, not an audit.
+    """
+
+    seed: int
+    clients: int
+    sweeps: int = 1
+    oracle: bool = False
+
+    def __str__(self) -> str:
+        """As options of ``fl-sim tune``."""
+        sweeps, oracle = f" --sweeps {self.sweeps}" if self.sweeps > 1 else "", " --oracle" if self.oracle else ""
+        return f"--seed {self.seed} --clients {self.clients}{sweeps}{oracle}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """A tuning run of a study, in a folder of its own; run again, it goes on where it was.
-
-    Args:
-        study: Whose attacks are tuned.
-        seed: Of the tuning run: other partitions, images, weights and draws than the study's.
-        clients: How many clients are attacked in each attacked round.
-        oracle: Tune on the study's own seed and so on its own images: an upper bound, not an audit.
-    """
+    """A tuning run of a study, in a folder of its own; run again, it goes on where it was."""
 
     study: Study
     store: RunStore
-    seed: int
-    clients: int
-    oracle: bool
+    plan: Plan
     command: str
     data_dir: str | None
     executor: Executor
@@ -79,17 +96,19 @@ class Tuning:
         pipeline.opened(self.store, self.executor, self.data_dir).simulate(watch)
         defenses = dict.fromkeys(cell.defense for cell in cells(self.study))
         best: Best = {part.key(): {d: {} for d in defenses if part.meets(d)} for part in tuned}
-        for trials in zip_longest(*([Trial(part, *item) for item in part.tune.items()] for part in tuned)):
-            self._try([trial for trial in trials if trial is not None], best, watch)
+        for sweep in range(self.plan.sweeps):
+            lists = ([Trial(part, *item, sweep) for item in part.tune.items()] for part in tuned)
+            for trials in zip_longest(*lists):
+                self._try([trial for trial in trials if trial is not None], best, watch)
         return best
 
     def tuning_study(self) -> Study:
         """The study without its attacks, on other data."""
         attacked = self.study.adversary.clients or list(range(self.study.federation.clients))
-        adversary = self.study.adversary.model_copy(update={"clients": attacked[: self.clients]})
+        adversary = self.study.adversary.model_copy(update={"clients": attacked[: self.plan.clients]})
         changes = {"name": f"{self.study.name}-tune", "attacks": [], "adversary": adversary}
-        if not self.oracle:
-            changes["seed"] = self.seed
+        if not self.plan.oracle:
+            changes["seed"] = self.plan.seed
             changes["grid"] = {axis: values for axis, values in self.study.grid.items() if axis != "seed"}
         return self.study.model_copy(update=changes)
 
@@ -97,14 +116,14 @@ class Tuning:
         """Raises:
         ConfigError: An image would be both tuned on and reported.
         """
-        if self.oracle:
+        if self.plan.oracle:
             return
         both = attacked_images(cells(self.study), self.data_dir) & attacked_images(
             cells(self.tuning_study()), self.data_dir
         )
         if both:
             raise ConfigError(
-                f"--seed {self.seed}: expected tuning images that the study does not report, got {len(both)} that it "
+                f"--seed {self.plan.seed}: expected tuning images that the study does not report, got {len(both)} that it "
                 "does: choose another --seed"
             )
 

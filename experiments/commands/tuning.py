@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments import config
 from experiments.commands.shell import err, executor_named, logging_to, out, text_of
@@ -13,14 +14,11 @@ def tune(
     folder: Path | None,
     data_dir: Path | None,
     executor: str,
-    *,
-    seed: int,
-    clients: int,
-    oracle: bool,
+    **plan: Any,
 ) -> None:
     """Try the values that the study's attacks list under ``tune``; print the best as TOML, keep them in tuned.json."""
     from experiments.check import check, load
-    from experiments.tune import Tuning, as_toml, edges
+    from experiments.tune import Plan, Tuning, as_toml, edges
     from experiments.watch import Bars
     from fl_sim.runtime import files
     from fl_sim.runtime.store import RunStore
@@ -28,14 +26,13 @@ def tune(
     study = load(config.find(study_name), overrides)
     check(study, text_of(data_dir))
     place = folder or Path("runs") / f"{study.name}-tune"
-    command = f"fl-sim tune {study_name} --seed {seed} --clients {clients}{' --oracle' if oracle else ''}"
+    how = Plan(**plan)
+    command = f"fl-sim tune {study_name} {how}"
     with RunStore(place) as store, logging_to(place / "log.txt"), Bars(err, rounds=0, attacks=0) as watch:
         tuning = Tuning(
             study=study,
             store=store,
-            seed=seed,
-            clients=clients,
-            oracle=oracle,
+            plan=how,
             command=command,
             data_dir=text_of(data_dir),
             executor=executor_named(executor),

@@ -8,7 +8,7 @@ from attacks.posterior import PosteriorSearch
 from experiments.check import check
 from experiments.config import Study, load_dict
 from experiments.parts import AttackPart, canonical
-from experiments.tune import Tuning, as_toml, edges
+from experiments.tune import Plan, Tuning, as_toml, edges
 from experiments.watch import Silent
 from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.runtime.store import RunStore
@@ -27,13 +27,11 @@ def study(**attack: object) -> Study:
     return load_dict({**TREE, "attacks": [{"name": "inverting_gradients", "steps": 30, **attack}]}, "test")
 
 
-def tuning(of: Study, store: RunStore, seed: int = 7, oracle: bool = False) -> Tuning:
+def tuning(of: Study, store: RunStore, seed: int = 7, oracle: bool = False, sweeps: int = 1) -> Tuning:
     return Tuning(
         study=of,
         store=store,
-        seed=seed,
-        clients=2,
-        oracle=oracle,
+        plan=Plan(seed=seed, clients=2, sweeps=sweeps, oracle=oracle),
         command="fl-sim tune",
         data_dir=None,
         executor="inline",
@@ -53,6 +51,15 @@ def test_the_best_value_is_found_for_each_defense(tmp_path: Path) -> None:
     best = {"step_size": 0.1, "tv": 1e-3}
     assert found == {"inverting_gradients": {"none": best, "gaussian(std=0.01)": best}}
     assert '"gaussian(std=0.01)" = { step_size = 0.1, tv = 0.001 }' in as_toml(found)
+
+
+def test_a_second_sweep_starts_from_the_best_of_the_first(tmp_path: Path) -> None:
+    with RunStore(tmp_path / "run") as store:
+        tuning(study(tune={"step_size": [1e-6, 0.1], "tv": [1e-3]}), store, sweeps=2)(Silent())
+        settings = {part["label"]: part["tuned"]["none"] for part in store.about()["study"]["attacks"]}
+    assert settings["inverting_gradients tv=0.001"] == {"step_size": 0.1, "tv": 1e-3}
+    assert settings["inverting_gradients step_size=1e-06"] == {"step_size": 1e-6}
+    assert settings["inverting_gradients step_size=1e-06 again 1"] == {"step_size": 1e-6, "tv": 1e-3}
 
 
 def test_a_trial_that_failed_names_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
