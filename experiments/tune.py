@@ -123,8 +123,8 @@ class Tuning:
         )
         if both:
             raise ConfigError(
-                f"--seed {self.plan.seed}: expected tuning images that the study does not report, got {len(both)} that it "
-                "does: choose another --seed"
+                f"--seed {self.plan.seed}: expected tuning images that the study does not report, got {len(both)} that "
+                "it does: choose another --seed"
             )
 
     def _try(self, trials: Sequence[Trial], best: Best, watch: Watch) -> None:
