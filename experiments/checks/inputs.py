@@ -10,7 +10,8 @@ from torch import Tensor
 from attacks import ATTACKS
 from attacks.labels import infer_labels
 from attacks.likelihoods import Cosine
-from defenses.ats import Ats
+from defenses.ats import ENTRIES, Ats
+from defenses.operations import OPERATIONS
 from experiments.checks.answer import Answer, near
 from experiments.checks.world import cost_at, network, random_batch, watched
 from fl_sim.core.seeds import derive
@@ -34,6 +35,13 @@ def two_truths_differ() -> Answer:
     found = ATTACKS["ratio"]()(watched(model, changed), model, derive(0)).images
     apart = (psnr(found, changed.images) - psnr(found, random_batch(1).images)).item()
     return Answer(apart, 70.0, math.inf, "PSNR against T(x) minus PSNR against x, ratio attack")
+
+
+def shifts_are_as_long_as_theirs() -> Answer:
+    """K11: entries 3, 7 and 21 of the policies' table move a 32-pixel image by 14.5, 3.2 and 8.06 pixels."""
+    moves = [(ENTRIES[entry], pixels) for entry, pixels in ((3, 14.5), (7, 3.2), (21, 8.06))]
+    apart = [abs(32 * OPERATIONS[name].magnitude(level) - pixels) for (name, level), pixels in moves]
+    return near(max(apart), 0.0, 0.03, "14.5, 3.2 and 8.06 pixels")
 
 
 def no_policy_no_change() -> Answer:
@@ -91,6 +99,7 @@ CHECKS: Mapping[str, Callable[[], Answer]] = MappingProxyType(
         "K11 at T(x)": transformed_image_matches,
         "K11 at x": original_image_does_not,
         "K11 two truths": two_truths_differ,
+        "K11 shifts": shifts_are_as_long_as_theirs,
         "K11 identity": no_policy_no_change,
         "K12 label": label_is_found,
         "K12 row sums": row_sums_tell_the_label,
