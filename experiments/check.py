@@ -16,7 +16,7 @@ from experiments.config import Study
 from experiments.knowledge import empty_observation
 from experiments.parts import AttackPart, Part, canonical, parts
 from fl_sim.core.contracts import AnyDefense, Attack, Defense, ExampleDefense, GradientDefense
-from fl_sim.core.errors import ConfigError, FlSimError, suggestion
+from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Task, Update
 from fl_sim.data.clients import ClientData
@@ -91,6 +91,8 @@ def untriable(study: Study) -> Iterator[str]:
                     attack(part.model_copy(update={name: value}))
                 except ConfigError as error:
                     yield from (f"tune: {problem}" for problem in error.problems)
+                except MissingDataError:
+                    continue  # said of the attack itself
 
 
 def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
@@ -106,12 +108,16 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
     for tried in checks:
         try:
             tried()
-        except ConfigError as error:
-            yield from error.problems
+        except FlSimError as error:
+            yield from _said(error)
         except ValidationError as error:
             yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
     yield from _contradictions(study)
     yield from _clashes(study)
+
+
+def _said(error: FlSimError) -> Sequence[str]:
+    return error.problems if isinstance(error, ConfigError) else [str(error)]
 
 
 def _fits(cell: Cell, data: ClientData) -> None:
@@ -166,8 +172,7 @@ def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None
     try:
         made.check(seen, model)
     except FlSimError as error:
-        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-        raise ConfigError([f"attack {name}: {problem}" for problem in problems]) from error
+        raise ConfigError([f"attack {name}: {problem}" for problem in _said(error)]) from error
 
 
 def _garbled(defenses: Sequence[AnyDefense]) -> bool:

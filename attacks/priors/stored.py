@@ -73,7 +73,7 @@ class Version(NamedTuple):
         except OSError as error:
             raise MissingDataError(
                 f"expected a prior at {place.absolute()}, got: {error.strerror}: correct the path, or make one with "
-                f"`fl-sim train-prior --out {path}`"
+                f"`fl-sim train-prior --kind {{gaussian,mixture,vae}} --data NAME --out {path}`"
             ) from error
 
 

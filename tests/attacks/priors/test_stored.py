@@ -19,7 +19,7 @@ def tensors(number: int = 1, size: int = 64) -> dict[str, Tensor]:
 @pytest.mark.parametrize("prior", [FittedMixture, VAE])
 def test_a_file_that_is_not_there_says_how_to_make_one(prior: type[Prior], problem: Problem, tmp_path: Path) -> None:
     path = tmp_path / "none.safetensors"
-    with pytest.raises(MissingDataError, match=r"none\.safetensors.*No such file.*fl-sim train-prior --out"):
+    with pytest.raises(MissingDataError, match=r"none\.safetensors.*No such file.*fl-sim train-prior --kind .* --out"):
         prior(path=str(path))(images(1, 1), problem)  # type: ignore[call-arg]
 
 
