@@ -78,8 +78,13 @@ def _by_image(report: ReportInput, attack: str) -> Panel:
             _dots(on.axes, place, records_of(report, setting).get(attack, []), style)
         _reference_lines(report, attack, on.axes.axvline)
         on.axes.set(xlabel="PSNR in dB", xlim=_limits(report), ylim=(len(drawn) - 0.5, -0.5))
-        on.axes.set_yticks(range(len(drawn)), [fill(setting.label, 20) for setting, _ in drawn])
+        on.axes.set_yticks(range(len(drawn)), [_wrapped(setting.label) for setting, _ in drawn])
     return on.panel
+
+
+def _wrapped(label: str) -> str:
+    """In short lines, broken behind parentheses rather than inside numbers."""
+    return fill(label.replace("(", "( "), 20).replace("( ", "(")
 
 
 def _dots(axes: "Axes", place: int, records: list[Json], style: Style) -> None:

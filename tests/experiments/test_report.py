@@ -29,7 +29,7 @@ GAUSSIAN = "gaussian(std=0.1)"
 class Page(HTMLParser):
     """Fails on unbalanced tags; keeps the text and every address the page would fetch."""
 
-    void = frozenset({"meta", "img", "line", "path", "use", "br", "rect"})
+    void = frozenset({"meta", "img", "line", "path", "use", "br", "wbr", "rect"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
