@@ -33,8 +33,9 @@ class Factors(Codec):
 
     def smaller(self, shape: torch.Size) -> bool:
         """Whether two factors have fewer entries than a tensor of ``shape``."""
-        rows = shape[0] if shape else 1
-        return len(shape) > 1 and self.rank * (rows + shape.numel() // rows) < shape.numel()
+        if len(shape) < 2 or not shape.numel():
+            return False
+        return self.rank * (shape[0] + shape.numel() // shape[0]) < shape.numel()
 
     def basis(self, matrix: Tensor) -> Tensor:
         """An orthonormal basis ``(*, rows, rank)`` of what ``matrix`` ``(*, rows, columns)`` makes of the probe."""
@@ -91,12 +92,15 @@ class PowerSgd(Defense):
         return (Choice(1.0, self.projected(clean)),)
 
     def projected(self, trials: Tensors) -> Tensors:
-        """Each trial for itself, ``(T, *shape)``; differentiable."""
+        """Each trial for itself, ``(T, *shape)``; differentiable, but for how the directions depend on it.
+
+        Their derivative is infinite where the rank is less than ``rank``, as it is behind a single image.
+        """
         return {name: self._projected(t) if self.codec.smaller(t.shape[1:]) else t for name, t in trials.items()}
 
     def _projected(self, trials: Tensor) -> Tensor:
         matrices = trials.flatten(2)
-        left = self.codec.basis(matrices)
+        left = self.codec.basis(matrices.detach())
         return (left @ (left.mT @ matrices)).view(trials.shape)
 
 
@@ -191,7 +195,8 @@ class Sketch(Defense):
         """Each trial for itself, ``(T, *shape)``; differentiable."""
         codec = self.codec
         return {
-            name: codec.estimate(codec.sums(t.flatten(1)), t[0].numel()).view(t.shape) for name, t in trials.items()
+            name: codec.estimate(codec.sums(t.reshape(len(t), -1)), t[0].numel()).view(t.shape)
+            for name, t in trials.items()
         }
 
 

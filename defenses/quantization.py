@@ -71,7 +71,7 @@ def shape_of(tensor: Tensor) -> Tensor:
 def scale_of(tensor: Tensor, levels: int) -> Tensor:
     """Distance of two neighbouring levels, of which the last is the largest entry; 1 for zeros. A scalar."""
     largest = tensor.abs().max() if tensor.numel() else tensor.new_zeros(())
-    return torch.where(largest > 0, largest / levels, 1.0)
+    return torch.where(largest / levels > 0, largest / levels, 1.0)
 
 
 def _pack(codes: Tensor, codec: Packed) -> Tensor:
@@ -122,7 +122,7 @@ class Quantize(Defense):
 
         Of stochastic rounding both neighbouring cells; that the nearer level was the likelier is not used.
         """
-        most = {name: torch.maximum(output.low[name].abs(), t.abs()).amax() for name, t in output.high.items()}
+        most = _largest(output)
         cell = (0.5 if self.rounding == "nearest" else 1.0) / Packed(self.bits).levels
         reach = {name: cell * t for name, t in most.items()}
         low = {name: torch.maximum(t - reach[name], -most[name]) for name, t in output.low.items()}
@@ -162,11 +162,15 @@ class SignSgd(Defense):
 
     def bounds(self, output: Interval) -> Interval:
         """The half line of the sign, up to what the sum of sizes leaves for one entry."""
-        most = {
-            name: torch.maximum(output.low[name].abs(), t.abs()).amax() * t.numel() for name, t in output.high.items()
-        }
+        most = {name: t * output.high[name].numel() for name, t in _largest(output).items()}
         low = {name: torch.where(t >= 0, 0.0, -most[name]) for name, t in output.low.items()}
         return Interval(low, {name: torch.where(t < 0, 0.0, most[name]) for name, t in output.high.items()})
+
+
+def _largest(output: Interval) -> Tensors:
+    """Of each tensor, the size that no entry exceeds; 0 where there is none."""
+    sizes = {name: torch.maximum(output.low[name].abs(), t.abs()) for name, t in output.high.items()}
+    return {name: t.amax() if t.numel() else t.new_zeros(()) for name, t in sizes.items()}
 
 
 def _scaled_sign(trials: Tensor) -> Tensor:

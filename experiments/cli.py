@@ -199,9 +199,12 @@ def outcome() -> int:
 def leave(code: int) -> None:
     """End the process, also where Flower's server thread still waits for clients that are gone.
 
-    Nothing is lost by not waiting: whatever was finished is on the disk.
+    Nothing is lost by not waiting: whatever was finished is on the disk. After an interrupt Python's own way out may
+    end in the signal instead of the code, where it struck inside an ``exec`` (an import, say).
     """
-    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+    if code != INTERRUPTED and all(
+        thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()
+    ):
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -203,5 +203,13 @@ def as_toml(found: Mapping[str, Mapping[str, Setting]]) -> str:
     return "\n\n".join(blocks)
 
 
-def _table(setting: Setting) -> str:
-    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in setting.items()) + " }"
+def _table(setting: Mapping[str, Any]) -> str:
+    return "{ " + ", ".join(f"{name} = {_toml(value)}" for name, value in setting.items()) + " }"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return _table(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)

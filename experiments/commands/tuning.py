@@ -1,5 +1,6 @@
 """Finding settings for attacks."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def tune(
     check(study, text_of(data_dir))
     place = folder or Path("runs") / f"{study.name}-tune"
     how = Plan(**plan)
-    command = f"fl-sim tune {study_name} {how}"
+    command = shlex.join(["fl-sim", "tune", study_name, *overrides]) + f" {how}"
     with RunStore(place) as store, logging_to(place / "log.txt"), Bars(err, rounds=0, attacks=0) as watch:
         tuning = Tuning(
             study=study,

@@ -28,7 +28,7 @@ class Noise(Protocol):
         """For which cells, from ``near`` to ``far`` with their middle at or above zero, ``log_quick`` will do."""
 
     def log_quick(self, near: Tensor, far: Tensor, chosen: Tensor) -> Tensor:
-        """``log P(near <= noise <= far)`` in the entries' own precision, good to 1e-5; 0 where not ``chosen``."""
+        """``log P(near <= noise <= far)`` in the entries' own precision, good to 2e-5; 0 where not ``chosen``."""
 
     def log_density(self, residual: Tensor) -> Tensor:
         """``log p(residual)`` in nats, entry by entry."""
@@ -105,7 +105,7 @@ class Choice(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """Entry by entry, between what and what a value was; the same tensors where it is known exactly."""
+    """Entry by entry, between what and what a value was, finite; the same tensors where it is known exactly."""
 
     low: Tensors
     high: Tensors

@@ -11,6 +11,7 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.types import Tensors
 
 
@@ -60,6 +61,8 @@ class Kept(Drawn):
     """Dropout's factors: 0 with chance ``rate`` in (0, 1), else ``1 / (1 - rate)``."""
 
     def __init__(self, width: int, rate: float) -> None:
+        if not 0 < rate < 1:
+            raise ConfigError(f"dropout: expected a rate above 0 and below 1, got {rate}: leave the layer out for 0")
         super().__init__(width, mean=1.0)
         self.rate = rate
 

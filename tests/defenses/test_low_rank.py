@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defenses.low_rank import Buckets, Factors, PowerSgd, Sketch
-from defenses.quantization import Packed
+from defenses.quantization import Packed, Quantize, SignSgd
 from fl_sim.core.contracts import Defense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Tensors, Update
@@ -82,3 +82,24 @@ def test_packed_codes_of_every_width_come_back() -> None:
         assert sorted(back) == sorted(grid)
         assert all(torch.allclose(back[name].float(), t.float()) for name, t in grid.items())
         assert codec.encode(grid)["w:code"].numel() == -(-21 * bits // 8)
+
+
+def test_the_slope_is_finite_where_a_guess_has_less_rank_than_is_sent() -> None:
+    """The gradient of a fully connected layer behind one image is of rank one."""
+    left, right = (torch.randn(n, generator=derive(i)) for i, n in enumerate((16, 20)))
+    for matrix in (torch.outer(left, right), torch.zeros(16, 20)):
+        trials = {"w": matrix[None].clone().requires_grad_()}
+        sent = PowerSgd(rank=4).projected(trials)["w"]
+        assert torch.allclose(sent, trials["w"], atol=1e-4)
+        (slope,) = torch.autograd.grad((sent * torch.ones(16, 20)).sum(), trials["w"])
+        assert slope.isfinite().all()
+        assert slope.norm() <= 20  # no longer than what comes in: a projection
+
+
+def test_empty_and_single_entries_pass_all_codecs() -> None:
+    odd = {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.0), "tiny": torch.tensor([1e-45, 0.0])}
+    for defense in (PowerSgd(rank=1), Sketch(ratio=0.5), Quantize(bits=4), SignSgd()):
+        out = defense.protect(Update(delta=odd, num_examples=1), derive(0)).update.delta
+        back = defense.codec.decode(defense.codec.encode(out), out)
+        assert all(torch.equal(back[name], t) or torch.allclose(back[name], t) for name, t in out.items())
+        assert all(bool(t.isfinite().all()) for t in out.values())

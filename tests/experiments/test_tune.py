@@ -1,5 +1,6 @@
 """Tuning: on other images, argument by argument, the best by mean PSNR; nothing is run that could not be built."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def test_a_trial_that_failed_names_no_winner(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(PosteriorSearch, "_reconstruct", broken)
     with RunStore(tmp_path / "run") as store, pytest.raises(FlSimError, match=r"4 failed, such as .*no memory"):
         tuning(study(tune={"tv": [1e-3]}), store)(Silent())
+
+
+def test_what_was_found_is_toml_also_of_tables() -> None:
+    setting = {"tv": 0.1, "priors": [{"name": "clip", "weight": 3.0}], "box": False, "layers": "equal"}
+    found = {"l2": {"random_prune(rate=0.5) + gaussian(std=0.1)": setting}}
+    assert tomllib.loads(as_toml(found)) == {"attacks": {"tuned": found["l2"]}}
 
 
 def test_a_winner_at_the_end_of_the_values_is_said() -> None:
