@@ -58,7 +58,7 @@ class Factors(Codec):
         del like
         names = [name.removesuffix(LEFT) for name in payload if name.endswith(LEFT)]
         passed = without(payload, names, (LEFT, RIGHT, SHAPE))
-        return passed | {n: (payload[n + LEFT] @ payload[n + RIGHT]).view(*payload[n + SHAPE]) for n in names}
+        return passed | {n: (payload[n + LEFT] @ payload[n + RIGHT]).view(payload[n + SHAPE].tolist()) for n in names}
 
 
 @part
@@ -154,7 +154,7 @@ class Buckets(Codec):
         return passed | {name: self._estimated(payload[name + SUMS], payload[name + SHAPE]) for name in names}
 
     def _estimated(self, sums: Tensor, shape: Tensor) -> Tensor:
-        return self.estimate(sums, int(shape.prod())).view(*shape)
+        return self.estimate(sums, int(shape.prod())).view(shape.tolist())
 
     def _read(self, estimate: Tensor) -> Tensor:
         bucket, sign = self.hashes(estimate.numel())
@@ -193,11 +193,11 @@ class Sketch(Defense):
 
     def estimated(self, trials: Tensors) -> Tensors:
         """Each trial for itself, ``(T, *shape)``; differentiable."""
-        codec = self.codec
-        return {
-            name: codec.estimate(codec.sums(t.reshape(len(t), -1)), t[0].numel()).view(t.shape)
-            for name, t in trials.items()
-        }
+        return {name: self._estimated(t) for name, t in trials.items()}
+
+    def _estimated(self, trials: Tensor) -> Tensor:
+        flat = trials.reshape(len(trials), -1)
+        return self.codec.estimate(self.codec.sums(flat), flat.shape[1]).view(trials.shape)
 
 
 def _lost(before: Tensors, after: Tensors) -> dict[str, float]:

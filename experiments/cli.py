@@ -202,9 +202,8 @@ def leave(code: int) -> None:
     Nothing is lost by not waiting: whatever was finished is on the disk. After an interrupt Python's own way out may
     end in the signal instead of the code, where it struck inside an ``exec`` (an import, say).
     """
-    if code != INTERRUPTED and all(
-        thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()
-    ):
+    waits = any(not t.daemon and t is not threading.main_thread() for t in threading.enumerate())
+    if code != INTERRUPTED and not waits:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
