@@ -101,7 +101,7 @@ def _tuning(series: Series) -> Iterator[str]:
     steps = first[0]["job"]["options"]["steps"]
     yield "## Which setting on the convnet\n"
     yield f"On images {images}, which are in no other table; {steps} steps, PSNR in dB. In the table above stands the"
-    yield "preset as it ships; a line with options there is the best of these.\n"
+    yield "preset as it ships; where the part `tuned` was run, a line with options is the best of these.\n"
     yield "| attack | mean | each |\n|---|---|---|"
     for label, records in series.items():
         values = [record["psnr"] for record in records]

@@ -13,7 +13,7 @@ from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
 from experiments.config import Study
-from experiments.knowledge import empty_observation
+from experiments.knowledge import empty_observations
 from experiments.parts import AttackPart, Part, canonical, parts
 from fl_sim.core.contracts import AnyDefense, Attack, Defense, ExampleDefense, GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
@@ -168,9 +168,9 @@ def _answers(spec: ModelSpec, task: Task) -> None:
 
 def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None:
     """An attack that can only refuse is refused before anything is trained."""
-    seen, model = empty_observation(cell, data_dir)
     try:
-        made.check(seen, model)
+        for seen, model in empty_observations(cell, data_dir):
+            made.check(seen, model)
     except FlSimError as error:
         raise ConfigError([f"attack {name}: {problem}" for problem in _said(error)]) from error
 

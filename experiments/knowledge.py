@@ -1,5 +1,6 @@
 """The truth, recomputed, and what of it a study grants the adversary. Both are functions of the study alone."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from experiments.build import Cell
 from fl_sim.core.contracts import Defense
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Batch, Observation, Tensors, Update
+from fl_sim.core.types import Batch, Observation, Task, Tensors, Update
 from fl_sim.federation.client import ClientJob, train_once
 from fl_sim.training.local import State, state_of
 
@@ -21,31 +22,41 @@ def truth(job: ClientJob, members: tuple[int, ...], round_: int) -> Batch:
     return Batch(torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches]))
 
 
-def empty_observation(cell: Cell, data_dir: str | None) -> tuple[Observation, nn.Module]:
-    """What an attack on this cell will be given, but for its figures: an update of zeros, a fresh model."""
-    federation, view = cell.study.federation, cell.study.adversary.view
+def empty_observations(cell: Cell, data_dir: str | None) -> Iterator[tuple[Observation, nn.Module]]:
+    """What attacks on this cell will be given, but for its figures: updates of zeros, a fresh model.
+
+    One for each number of images behind an observation.
+    """
+    federation, adversary = cell.study.federation, cell.study.adversary
     data, job = cell.data(data_dir), cell.job(data_dir)
     size = federation.batch_size if federation.mode == "fedsgd" else None
-    members = tuple(range(federation.cohort or federation.clients)) if view == "aggregate" else (0,)
-    model = job.model()
-    state = state_of(model)
-    update = Update(
-        delta={name: torch.zeros_like(t) for name, t in state.weights.items()},
-        num_examples=sum(len(data.used(client, 1, size)) for client in members),
-        kind="gradient" if federation.mode == "fedsgd" else "delta",
-    )
-    empty = Observation(
+    groups: list[tuple[int, ...]] = [(client,) for client in adversary.clients or range(federation.clients)]
+    if adversary.view == "aggregate":
+        groups = [tuple(range(federation.cohort or federation.clients))]
+    counts = {sum(len(data.used(client, 1, size)) for client in members): members for members in groups}
+    for count, members in counts.items():
+        model = job.model()
+        seen = _empty(job, data.task(), members, count)
+        seen = seen if adversary.protocol else replace(seen, protocol=None)
+        yield replace(seen, knowledge=_known(cell, job, torch.zeros(count, dtype=torch.int64), {})), model
+
+
+def _empty(job: ClientJob, task: Task, members: tuple[int, ...], images: int) -> Observation:
+    state, protocol = state_of(job.model()), job.protocol
+    return Observation(
         round=1,
-        client=0,
+        client=members[0],
         members=members,
-        task=data.task(),
+        task=task,
         broadcast=state.weights,
         buffers=state.buffers,
-        update=update,
-        protocol=job.protocol if cell.study.adversary.protocol else None,
+        update=Update(
+            delta={name: torch.zeros_like(t) for name, t in state.weights.items()},
+            num_examples=images,
+            kind="gradient" if protocol.mode == "fedsgd" else "delta",
+        ),
+        protocol=protocol,
     )
-    labels = torch.zeros(update.num_examples, dtype=torch.int64)
-    return replace(empty, knowledge=_known(cell, job, labels, {})), model
 
 
 def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:

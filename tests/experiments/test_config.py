@@ -85,6 +85,11 @@ def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
         (SMALL, ["model=cnn"], r"attack ratio: .*first layer that is Linear\(64, .*softmax or mlp"),
         (SMALL, ["model=mlp", "attack=grad_inversion"], "attack grad_inversion: .*batch norm.*resnet18 or convnet"),
         (SMALL, ["model=lenet", "attack=r_gap", "federation.batch_size=2"], "attack r_gap: .*batch_size = 1"),
+        (
+            SMALL,
+            ["model=lenet", "attack=r_gap", "federation.mode='fedavg'", "data.per_client=2", "adversary.clients=[3]"],
+            "attack r_gap: .* 2 are in this update",
+        ),
         (SMALL, ["adversary.protocol=false", "federation.mode=fedavg", "attack=l2"], "grant protocol"),
         (SMALL, ["defenses=['signsgd', {name='gaussian', std=0.1}]"], r"defenses: signsgd \+ gaussian.*decode.*last"),
         (SMALL, ["defenses=[{name='powersgd', rank=2}, 'quantize']"], "put quantize, signsgd, powersgd or sketch last"),
