@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Generator, Tensor, nn
 
 from attacks.ball import DeltaBall
+from attacks.gradients import Tree
 from attacks.likelihoods import Likelihood, Misfit
 from attacks.priors import Prior
 from attacks.problem import Guess, Problem, gradient_scale
@@ -18,7 +19,7 @@ from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
 from fl_sim.core.stochastic import drawing
-from fl_sim.core.types import Budget, Observation, Reconstruction, Tensors
+from fl_sim.core.types import Budget, Observation, Reconstruction
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
@@ -109,8 +110,9 @@ class PosteriorSearch(Attack):
         return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
 
 
-_GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tensors]] = {
+_GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
     "mean": Problem.gradients,
+    "products": lambda problem, guess: problem.passes(guess),
     "examples": Problem.example_gradients,
     "nothing": lambda *_: {},
 }

@@ -1,33 +1,19 @@
 """What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
+from attacks.gradients import Guess, Passes, dense, fastest
 from attacks.labels import infer_labels
 from fl_sim.core.trees import map_tree, scale
-from fl_sim.core.types import Batch, Observation, Tensors
-from fl_sim.training.local import State, gradient
+from fl_sim.core.types import Observation, Tensors
+from fl_sim.training.local import State
 
-
-class Guess(NamedTuple):
-    """What is believed to have been trained on; a leading trial dimension ``T`` everywhere.
-
-    Args:
-        images: ``(T, N, C, H, W)`` in [0, 1] units, not clamped.
-        labels: ``(T, N)`` classes, or ``(T, N, K)`` weights of them.
-        noise: What the model's stochastic modules drew, by buffer name, ``(T, N, *shape)``; empty: their mean.
-    """
-
-    images: Tensor
-    labels: Tensor
-    noise: Tensors = MappingProxyType({})
+__all__ = ["Guess", "Problem", "gradient_scale"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,34 +52,18 @@ class Problem:
         )
 
     def gradients(self, guess: Guess) -> Tensors:
-        """Mean gradient of each trial's batch, ``(T, *shape)``, differentiable in the guess.
-
-        A plain loop over trials: on a CPU it is faster than ``vmap``, whose grouped convolutions are slow there.
-        """
-        trials = [self._gradient(guess.images[i], guess.labels[i], self._noise(guess, i)) for i in _range(guess.images)]
-        return _stacked(trials)
+        """Mean gradient of each trial's batch, ``(T, *shape)``, differentiable in the guess."""
+        return dense(self.passes(guess))
 
     def example_gradients(self, guess: Guess) -> Tensors:
         """The gradient of each image alone, ``(T, N, *shape)``, differentiable in the guess."""
-        singles = [
-            _stacked(
-                [
-                    self._gradient(guess.images[i, n, None], guess.labels[i, n, None], self._noise(guess, i, n))
-                    for n in range(guess.images.shape[1])
-                ]
-            )
-            for i in _range(guess.images)
-        ]
-        return _stacked(singles)
+        sizes = guess.images.shape[:2]
+        return {name: g.view(*sizes, *g.shape[1:]) for name, g in dense(self.passes(guess.examples())).items()}
 
-    def _gradient(self, images: Tensor, labels: Tensor, noise: Tensors) -> Tensors:
-        state = State(self.seen.broadcast, {**self.seen.buffers, **noise})
-        return gradient(self.model, state, Batch(images, labels), create_graph=True).tree
-
-    @staticmethod
-    def _noise(guess: Guess, trial: int, example: int | None = None) -> Tensors:
-        chosen = slice(None) if example is None else slice(example, example + 1)
-        return {name: z[trial, chosen] for name, z in guess.noise.items()}
+    @cached_property
+    def passes(self) -> Passes:
+        """How gradients are computed."""
+        return fastest(self.model, State(self.seen.broadcast, self.seen.buffers), self.seen.task)
 
     def as_update(self, gradients: Tensors) -> Tensors:
         """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""
@@ -121,16 +91,6 @@ def _moved(seen: Observation, device: str) -> Observation:
         update=replace(seen.update, delta=moved(seen.update.delta)),
         knowledge=replace(seen.knowledge, randomness=moved(seen.knowledge.randomness)),
     )
-
-
-def _range(trials: Tensor) -> range:
-    return range(len(trials))
-
-
-def _stacked(trees: Sequence[Tensors]) -> Tensors:
-    if len(trees) == 1:  # without a copy: weights may be many
-        return {name: tree[None] for name, tree in trees[0].items()}
-    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
 
 
 def gradient_scale(seen: Observation) -> float | None:

@@ -3,12 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from attacks.problem import Problem
-from fl_sim.core.types import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +16,12 @@ class Misfit:
 
     Args:
         cost: Of guessed gradients, one number a trial, ``(T,)``, or one for all of them; differentiable.
-        of: The gradients it wants: the batch's ``mean``, each tensor ``(T, *shape)``; those of single ``examples``,
-            ``(T, N, *shape)``; or ``nothing`` at all, an empty tree.
+        of: The gradients it wants: the batch's ``mean``, each tensor ``(T, *shape)``, or as ``products`` where they are
+            cheaper unmultiplied; those of single ``examples``, ``(T, N, *shape)``; or ``nothing``, an empty tree.
     """
 
-    cost: Callable[[Tensors], Tensor]
-    of: Literal["mean", "examples", "nothing"] = "mean"
+    cost: Callable[[Any], Tensor]
+    of: Literal["mean", "products", "examples", "nothing"] = "mean"
 
 
 class Likelihood(ABC):

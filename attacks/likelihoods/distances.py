@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks.gradients import Tree, inner, squares
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.problem import Problem
 from fl_sim.core.errors import ConfigError, suggestion
@@ -95,16 +96,16 @@ class Cosine(Likelihood):
         groups = [list(weights)] if self.per == "model" else [[name] for name in weights]
         norms = [_squares(target, group, weights).sqrt() for group in groups]
 
-        def cost(gradients: Tensors) -> Tensor:
+        def cost(gradients: Tree) -> Tensor:
             angles = [self._angle(gradients, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
             shares = torch.tensor([weights[group[0]] for group in groups]).to(angles[0])
             return (shares / shares.sum()) @ torch.stack(angles)
 
-        return Misfit(cost)
+        return Misfit(cost, of="products")
 
-    def _angle(self, seen: Tensors, target: Tensors, group: list[str], by: Mapping[str, float], norm: Tensor) -> Tensor:
-        dot = torch.stack([by[k] * _sum(seen[k] * target[k]) for k in group]).sum(0)
-        length = torch.stack([by[k] * _sum(seen[k].square()) for k in group]).sum(0).clamp_min(_TINY).sqrt()
+    def _angle(self, seen: Tree, target: Tensors, group: list[str], by: Mapping[str, float], norm: Tensor) -> Tensor:
+        dot = torch.stack([by[k] * inner(seen[k], target[k]) for k in group]).sum(0)
+        length = torch.stack([by[k] * squares(seen[k]) for k in group]).sum(0).clamp_min(_TINY).sqrt()
         cosine = dot / (length * norm).clamp_min(_TINY)
         return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs() + _FLOOR).log() / 2
 

@@ -1,0 +1,60 @@
+"""Gradients of a layer as the product that they are, so that no one has to write it out."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from fl_sim.core.types import Tensors
+
+
+class Factors(NamedTuple):
+    """``left @ right^T`` for each trial: what comes back of a linear map times what went in.
+
+    Args:
+        left: ``(T, out, rank)``.
+        right: ``(T, in, rank)``; the rank is the number of places that share the weights: examples, times pixels.
+        shape: Of the parameter, ``out * in`` entries.
+    """
+
+    left: Tensor
+    right: Tensor
+    shape: tuple[int, ...]
+
+    def dense(self) -> Tensor:
+        """``(T, *shape)``."""
+        return (self.left @ self.right.transpose(1, 2)).view(len(self.left), *self.shape)
+
+    def thin(self) -> bool:
+        """Whether products of the factors cost less than half of the product itself."""
+        out, wide, rank = self.left.shape[1], self.right.shape[1], self.left.shape[2]
+        return 2 * rank * (out + wide) <= out * wide
+
+    def kept(self) -> "Tensor | Factors":
+        """As factors where that is cheaper."""
+        return self if self.thin() else self.dense()
+
+
+Tree: TypeAlias = Mapping[str, Tensor | Factors]
+"""Parameter name to gradient, ``(T, *shape)``, in the model's own order."""
+
+
+def dense(tree: Tree) -> Tensors:
+    """Every gradient written out."""
+    return {name: g.dense() if isinstance(g, Factors) else g for name, g in tree.items()}
+
+
+def inner(gradient: Tensor | Factors, target: Tensor) -> Tensor:
+    """The inner product with ``target`` ``(*shape)``, or ``(T, *shape)``, of each trial, ``(T,)``."""
+    if isinstance(gradient, Factors):
+        rows = target.reshape(-1, gradient.left.shape[1], gradient.right.shape[1])
+        return (rows @ gradient.right * gradient.left).sum((1, 2))
+    return (gradient * target).reshape(len(gradient), -1).sum(1)
+
+
+def squares(gradient: Tensor | Factors) -> Tensor:
+    """The sum of squares of each trial, ``(T,)``."""
+    if isinstance(gradient, Factors):
+        left, right = (factor.transpose(1, 2) @ factor for factor in (gradient.left, gradient.right))
+        return (left * right).sum((1, 2))
+    return gradient.square().reshape(len(gradient), -1).sum(1)

@@ -1,0 +1,157 @@
+"""Layers with fixed parameters that write down their passes, so that gradients can be told trial by trial.
+
+A layer's gradient is what went in times what comes back. Many trials go through the network as one batch, and only this
+product is taken trial by trial: the weights are shared, the targets need not be.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor, addcmul, nn
+from torch.nn.functional import linear, unfold
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attacks.gradients import winograd
+from attacks.gradients.factors import Factors
+from attacks.gradients.operators import Convolution, apply
+
+
+class Pass(NamedTuple):
+    """One layer's forward pass on the examples of all trials.
+
+    Args:
+        out: What came out of its parameters, not yet of what follows them.
+        tell: From what comes back at ``out``, and the number of trials, the gradients ``(trials, *shape)`` by name.
+    """
+
+    out: Tensor
+    tell: "Callable[[Tensor, int], Gradients]"
+
+
+Tape: TypeAlias = list[Pass]
+Gradients: TypeAlias = Iterator[tuple[str, Tensor | Factors]]
+
+
+class Lowered(nn.Module):
+    """A layer whose parameters are constants.
+
+    Args:
+        layer: The layer whose parameters and form these are.
+        name: Of the layer in its model.
+        tape: Where each pass is written down.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Module, name: str, tape: Tape) -> None:
+        super().__init__()
+        self._name, self._tape = name, tape
+        for kind in ("weight", "bias"):
+            value = getattr(layer, kind)
+            self.register_buffer(kind, None if value is None else value.detach(), persistent=False)
+
+    def _noted(self, out: Tensor, tell: "Callable[[Tensor, int], Gradients]") -> Tensor:
+        self._tape.append(Pass(out, tell))
+        return out
+
+    def _named(self, weight: Tensor | Factors, bias: Tensor) -> Gradients:
+        if self.weight is not None:
+            yield f"{self._name}.weight", weight
+        if self.bias is not None:
+            yield f"{self._name}.bias", bias
+
+
+class Linear(Lowered):
+    """``(M, in)`` to ``(M, out)``."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self.weight is not None
+        return self._noted(linear(inputs, self.weight, self.bias), partial(self._tell, inputs))
+
+    def _tell(self, inputs: Tensor, back: Tensor, trials: int) -> Gradients:
+        left, right = (t.reshape(trials, -1, t.shape[-1]).transpose(1, 2) for t in (back, inputs))
+        shape = (back.shape[-1], inputs.shape[-1])
+        yield from self._named(Factors(left, right, shape).kept(), left.sum(2))
+
+
+class Convolved(Lowered):
+    """``(M, in, H, W)`` to ``(M, out, H', W')``, by columns or, where that pays, by Winograd's filtering."""
+
+    def __init__(self, layer: nn.Conv2d, name: str, tape: Tape) -> None:
+        super().__init__(layer, name, tape)
+        assert self.weight is not None
+        assert not isinstance(layer.padding, str)
+        self._form = (layer.stride, layer.padding, layer.dilation)
+        self._points = winograd.points(self.weight) if winograd.suits(layer) else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self._points is not None and winograd.pays(inputs):
+            out = self._filtered(inputs, self._points)
+            return out if self.bias is None else out + _per_channel(self.bias)
+        assert self.weight is not None
+        out = apply(Convolution(self.weight, tuple(inputs.shape), *self._form), inputs)
+        out = out if self.bias is None else out + _per_channel(self.bias)
+        return self._noted(out, partial(self._by_columns, inputs))
+
+    def _by_columns(self, inputs: Tensor, back: Tensor, trials: int) -> Gradients:
+        assert self.weight is not None
+        stride, padding, dilation = self._form
+        columns = unfold(inputs, self.weight.shape[2:], dilation, padding, stride)
+        left, right = (_by_trial(t, trials) for t in (back.flatten(2), columns))
+        yield from self._named(Factors(left, right, tuple(self.weight.shape)).kept(), left.sum(2))
+
+    def _filtered(self, inputs: Tensor, points: Tensor) -> Tensor:
+        values = winograd.of_inputs(inputs)
+
+        def tell(back: Tensor, trials: int) -> Gradients:
+            return self._named(winograd.of_weights(back, values, trials), winograd.of_bias(back, trials))
+
+        products = self._noted(points @ values, tell)
+        return winograd.to_outputs(products, (len(inputs), -1, *inputs.shape[2:]))
+
+
+class Normalised(Lowered):
+    """Batch norm by its running statistics."""
+
+    def __init__(self, layer: _BatchNorm, name: str, tape: Tape) -> None:
+        super().__init__(layer, name, tape)
+        assert layer.running_var is not None
+        assert layer.running_mean is not None
+        factor = (layer.running_var + layer.eps).rsqrt()
+        self._factor, self._offset = _per_channel(factor), _per_channel(-layer.running_mean * factor)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        normal = addcmul(self._offset, inputs, self._factor)
+        if self.weight is None or self.bias is None:
+            return normal
+        out = addcmul(_per_channel(self.bias), normal, _per_channel(self.weight))
+        return self._noted(out, partial(self._tell, normal))
+
+    def _tell(self, normal: Tensor, back: Tensor, trials: int) -> Gradients:
+        weight, bias = (t.view(trials, -1, *t.shape[1:]).sum((1, 3, 4)) for t in (back * normal, back))
+        yield from self._named(weight, bias)
+
+
+def lowered(layer: nn.Module, name: str, tape: Tape) -> Lowered | None:
+    """``layer`` as one of these, if there is one for it."""
+    if type(layer) is nn.Linear:
+        return Linear(layer, name, tape)
+    if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same":
+        return Convolved(layer, name, tape)
+    if type(layer) is nn.BatchNorm2d and layer.running_mean is not None and not layer.training:
+        return Normalised(layer, name, tape)
+    return None
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.detach().view(-1, 1, 1)
+
+
+def _by_trial(places: Tensor, trials: int) -> Tensor:
+    """``(M, size, places)`` to ``(trials, size, examples * places)``."""
+    if len(places) == trials:
+        return places
+    size = places.shape[1]
+    return places.view(trials, -1, size, places.shape[2]).transpose(1, 2).reshape(trials, size, -1)
