@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood
-from attacks.posterior import Annealing, KnowsDefense, PosteriorSearch
+from attacks.objective import Annealing
+from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.priors import TotalVariation, named
 from attacks.solvers import Adam
 from attacks.variables import Pixels

@@ -1,43 +1,27 @@
 """The adversary as an optimisation problem: likelihood x prior x variables x solver (arXiv 2111.04706)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, TypeAlias
+from functools import partial
+from typing import ClassVar
 
-from pydantic import Field, PositiveInt
-from torch import Generator, Tensor, nn
+import torch
+from pydantic import PositiveInt
+from torch import Generator, nn
 
 from attacks.ball import DeltaBall
-from attacks.gradients import Tree
-from attacks.likelihoods import Likelihood, Misfit
+from attacks.likelihoods import Likelihood
+from attacks.memory import halved
+from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
-from attacks.problem import Guess, Problem, gradient_scale
-from attacks.solvers import Cost, Objective, Solver
+from attacks.problem import Problem, gradient_scale
+from attacks.solvers import BatchSolver, Cost, Objective, Solution, Solver
 from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
-from fl_sim.core.stochastic import drawing
-from fl_sim.core.types import Budget, Observation, Reconstruction
-
-Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-
-
-@part
-class Annealing:
-    """A factor on the likelihood that grows geometrically to 1, and stays there.
-
-    Args:
-        first: The factor at the start, in (0, 1].
-        until: Share of the steps after which it is 1, in (0, 1].
-    """
-
-    first: Share = 1.0
-    until: Share = 0.5
-
-    def __call__(self, progress: float) -> float:
-        return min(1.0, float(self.first ** max(0.0, 1 - progress / self.until)))
+from fl_sim.core.types import Budget, Observation, Reconstruction, Tensors
 
 
 @part
@@ -70,6 +54,31 @@ class PosteriorSearch(Attack):
         start = self.variables.start(problem, self.restarts, rng)
         project = _Projection(self.variables, problem)
         found = self.solver.solve(self.objective(problem, rng), project(start), project)
+        return self._told(found, problem, time.monotonic() - began)
+
+    def _batched(
+        self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
+    ) -> list[Reconstruction]:
+        if self.ball is not None or not isinstance(self.solver, BatchSolver) or not _alike(seen):
+            return super()._batched(seen, model, rngs, device)
+        return halved(partial(self._search_all, model=model, device=device), seen, rngs)
+
+    def _search_all(
+        self, seen: Sequence[Observation], rngs: Sequence[Generator], *, model: nn.Module, device: str
+    ) -> list[Reconstruction]:
+        assert isinstance(self.solver, BatchSolver)
+        began = time.monotonic()
+        problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
+        problems = [problems[0].shared(problem) for problem in problems]
+        starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
+        start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
+        project = _Projection(self.variables, problems[0])
+        matching = Matching(self._terms(), problems, self.restarts)
+        found = self.solver.solve_all(matching, project(start), project, len(seen))
+        each = (time.monotonic() - began) / len(seen)
+        return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
+
+    def _told(self, found: Solution, problem: Problem, seconds: float) -> Reconstruction:
         guess = self.variables.decode(found.point, problem)
         labels = guess.labels[0].argmax(-1) if guess.labels.is_floating_point() else guess.labels[0]
         return Reconstruction(
@@ -77,7 +86,7 @@ class PosteriorSearch(Attack):
             labels=labels.cpu(),
             outcome=found.outcome,
             loss=found.score,
-            budget=Budget(iterations=found.iterations, seconds=time.monotonic() - began, device=device),
+            budget=Budget(iterations=found.iterations, seconds=seconds, device=problem.device),
         )
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
@@ -92,37 +101,36 @@ class PosteriorSearch(Attack):
 
     def objective(self, problem: Problem, rng: Generator) -> Objective:
         """The cost that the solver minimises; public for checks and plots."""
-        misfit = self.likelihood.bind(problem)
-        offsets = None if self.ball is None else self.ball.offsets(problem, rng)
+        matching, ball = Matching(self._terms(), [problem], self.restarts), self.ball
+        if ball is None:
+            return matching
+        offsets = ball.offsets(problem, rng)
 
         def cost(point: Point, progress: float) -> Cost:
-            guess = self.variables.decode(point, problem)
-            if self.ball is None or offsets is None:
-                return self._cost(guess, problem, misfit, progress)
-            near = self._cost(self.ball.around(guess, offsets), problem, misfit, progress)
-            return Cost(self.ball.gathered(near.descended, offsets), self.ball.gathered(near.score, offsets))
+            near = matching.cost(ball.around(self.variables.decode(point, problem), offsets), progress)
+            return Cost(ball.gathered(near.descended, offsets), ball.gathered(near.score, offsets))
 
         return cost
 
-    def _cost(self, guess: Guess, problem: Problem, misfit: Misfit, progress: float) -> Cost:
-        likelihood = misfit.cost(_GRADIENTS[misfit.of](problem, guess))
-        prior = sum((p(guess.images, problem) for p in self.priors), _surprise(guess, problem))
-        return Cost(self.annealing(progress) * likelihood + prior, likelihood + prior)
+    def _terms(self) -> Terms:
+        return Terms(likelihood=self.likelihood, priors=self.priors, variables=self.variables, annealing=self.annealing)
 
 
-_GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
-    "mean": Problem.gradients,
-    "products": lambda problem, guess: problem.passes(guess),
-    "examples": Problem.example_gradients,
-    "nothing": lambda *_: {},
-}
+def _alike(seen: Sequence[Observation]) -> bool:
+    """Whether all are of one network with the same weights, and of batches of one size."""
+    first = seen[0]
 
+    def same(a: Tensors, b: Tensors) -> bool:
+        return a is b or (a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a))
 
-def _surprise(guess: Guess, problem: Problem) -> Tensor:
-    """``-log p`` of what the model is supposed to have drawn, up to its constant; ``(T,)``."""
-    laws = drawing(problem.model) if guess.noise else {}
-    costs = [laws[name].surprise(z).flatten(1).sum(1) for name, z in guess.noise.items()]
-    return sum(costs, guess.images.new_zeros(len(guess.images)))
+    return all(
+        one.update.num_examples == first.update.num_examples
+        and (one.task, one.protocol, one.knowledge.labels is None)
+        == (first.task, first.protocol, first.knowledge.labels is None)
+        and same(one.broadcast, first.broadcast)
+        and same(one.buffers, first.buffers)
+        for one in seen[1:]
+    )
 
 
 @dataclass(frozen=True)
@@ -149,3 +157,8 @@ class KnowsDefense(Attack):
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         return self.search(seen, model, rng, device)
+
+    def _batched(
+        self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
+    ) -> list[Reconstruction]:
+        return self.search.batched(seen, model, rngs, device)

@@ -1,5 +1,6 @@
 """What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,10 +23,11 @@ class Problem:
 
     seen: Observation
     model: nn.Module
-    labels: Tensor  # (N,) int64, given or inferred
-    target: Tensors  # the observed mean gradient; only its direction where ``scale_known`` is false
+    labels: Tensor  # (N,) int64, given or inferred; (T, N) of joined problems
+    targets: Tensors  # the observed mean gradient, (1, *shape), only its direction where ``scale_known`` is false
     scale_known: bool
     device: str
+    sharing: "Problem | None" = None  # another one of the same network and weights
 
     @classmethod
     def of(cls, seen: Observation, model: nn.Module, rng: Generator, device: str) -> "Problem":
@@ -46,10 +48,38 @@ class Problem:
             seen=here,
             model=model,
             labels=labels.to(device),
-            target=target,
+            targets={name: t[None] for name, t in target.items()},
             scale_known=per_gradient is not None,
             device=device,
         )
+
+    @classmethod
+    def joined(cls, problems: "Sequence[Problem]", trials: int) -> "Problem":
+        """Problems of one network, each with its own target and labels for its ``trials``; ``seen`` is the first's."""
+        first = problems[0]
+        if len(problems) == 1:
+            return first
+        labels = torch.stack([p.labels for p in problems]).repeat_interleave(trials, 0)
+        joint = {name: torch.cat([p.targets[name] for p in problems]) for name in first.targets}
+        targets = {name: t.repeat_interleave(trials, 0) if trials > 1 else t for name, t in joint.items()}
+        return first.shared(replace(first, labels=labels, targets=targets))
+
+    def shared(self, other: "Problem") -> "Problem":
+        """``other`` with the weights, the network and the passes of this one, which are equal."""
+        seen = replace(other.seen, broadcast=self.seen.broadcast, buffers=self.seen.buffers)
+        return replace(other, seen=seen, model=self.model, sharing=self)
+
+    @cached_property
+    def passes(self) -> Passes:
+        """How gradients are computed."""
+        if self.sharing is not None:
+            return self.sharing.passes
+        return fastest(self.model, State(self.seen.broadcast, self.seen.buffers), self.seen.task)
+
+    @property
+    def target(self) -> Tensors:
+        """The observed mean gradient, each ``(*shape)``; of one observation."""
+        return {name: t.squeeze(0) for name, t in self.targets.items()}
 
     def gradients(self, guess: Guess) -> Tensors:
         """Mean gradient of each trial's batch, ``(T, *shape)``, differentiable in the guess."""
@@ -59,11 +89,6 @@ class Problem:
         """The gradient of each image alone, ``(T, N, *shape)``, differentiable in the guess."""
         sizes = guess.images.shape[:2]
         return {name: g.view(*sizes, *g.shape[1:]) for name, g in dense(self.passes(guess.examples())).items()}
-
-    @cached_property
-    def passes(self) -> Passes:
-        """How gradients are computed."""
-        return fastest(self.model, State(self.seen.broadcast, self.seen.buffers), self.seen.task)
 
     def as_update(self, gradients: Tensors) -> Tensors:
         """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""

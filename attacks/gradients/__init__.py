@@ -2,8 +2,20 @@
 
 from attacks.gradients.batched import Batched
 from attacks.gradients.choice import fastest
-from attacks.gradients.factors import Factors, Tree, dense, inner, squares
+from attacks.gradients.factors import Factors, Tree, dense, inner, of_trials, squares
 from attacks.gradients.looped import Looped
 from attacks.gradients.passes import Guess, Passes
 
-__all__ = ["Batched", "Factors", "Guess", "Looped", "Passes", "Tree", "dense", "fastest", "inner", "squares"]
+__all__ = [
+    "Batched",
+    "Factors",
+    "Guess",
+    "Looped",
+    "Passes",
+    "Tree",
+    "dense",
+    "fastest",
+    "inner",
+    "of_trials",
+    "squares",
+]

@@ -58,3 +58,13 @@ def squares(gradient: Tensor | Factors) -> Tensor:
         left, right = (factor.transpose(1, 2) @ factor for factor in (gradient.left, gradient.right))
         return (left * right).sum((1, 2))
     return gradient.square().reshape(len(gradient), -1).sum(1)
+
+
+def of_trials(tree: Tree, trials: slice) -> Tree:
+    """Some of the trials."""
+    if trials == slice(None):
+        return tree
+    return {
+        name: Factors(g.left[trials], g.right[trials], g.shape) if isinstance(g, Factors) else g[trials]
+        for name, g in tree.items()
+    }

@@ -30,6 +30,9 @@ class Likelihood(ABC):
     needs_scale: ClassVar[bool] = False
     """Whether it is meaningless when only the direction of the gradient is known."""
 
+    joins: ClassVar[bool] = False
+    """Whether it can be bound to joined problems, of several observations: each trial has its own target then."""
+
     @abstractmethod
     def bind(self, problem: Problem) -> Misfit:
         """Everything that depends on the observation alone is computed here, once."""

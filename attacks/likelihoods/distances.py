@@ -51,14 +51,18 @@ class L2(Likelihood):
     """
 
     needs_scale: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     layers: Layers = Layers()
     relative: bool = False
 
     def bind(self, problem: Problem) -> Misfit:
-        weights = self.layers.of(problem.target)
-        unit = _squares(problem.target, list(weights), weights).clamp_min(_TINY).item() if self.relative else 1.0
-        return _differences(problem.target, {name: w / unit for name, w in weights.items()}, Tensor.square)
+        weights, targets = self.layers.of(problem.targets), problem.targets
+        misfit = _differences(targets, weights, Tensor.square)
+        if not self.relative:
+            return misfit
+        unit = _squares(targets, list(weights), weights).clamp_min(_TINY)
+        return Misfit(lambda gradients: misfit.cost(gradients) / unit)
 
 
 @part
@@ -66,11 +70,12 @@ class L1(Likelihood):
     """Sum of absolute differences: Laplace noise of scale 1."""
 
     needs_scale: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
 
     layers: Layers = Layers()
 
     def bind(self, problem: Problem) -> Misfit:
-        return _differences(problem.target, self.layers.of(problem.target), Tensor.abs)
+        return _differences(problem.targets, self.layers.of(problem.targets), Tensor.abs)
 
 
 @part
@@ -86,13 +91,15 @@ class Cosine(Likelihood):
         layers: Weigh the inner product and both norms; the code of arXiv 2111.04706 weighs the inner product only.
     """
 
+    joins: ClassVar[bool] = True
+
     form: Literal["plain", "profile"] = "plain"
     per: Literal["model", "tensor"] = "model"
     layers: Layers = Layers()
 
     def bind(self, problem: Problem) -> Misfit:
-        weights = self.layers.of(problem.target)
-        target = {name: problem.target[name] for name in weights}
+        weights = self.layers.of(problem.targets)
+        target = {name: problem.targets[name] for name in weights}
         groups = [list(weights)] if self.per == "model" else [[name] for name in weights]
         norms = [_squares(target, group, weights).sqrt() for group in groups]
 
@@ -114,8 +121,10 @@ class Cosine(Likelihood):
 class Nothing(Likelihood):
     """Says nothing of any guess: what an attack makes of its prior alone, and a control."""
 
+    joins: ClassVar[bool] = True
+
     def bind(self, problem: Problem) -> Misfit:
-        like = next(iter(problem.target.values()))
+        like = next(iter(problem.targets.values()))
         return Misfit(lambda _: like.new_zeros(1), of="nothing")
 
 
@@ -132,4 +141,4 @@ def _sum(trials: Tensor) -> Tensor:
 
 
 def _squares(tree: Tensors, names: list[str], weights: Mapping[str, float]) -> Tensor:
-    return torch.stack([weights[name] * tree[name].square().sum() for name in names]).sum()
+    return torch.stack([weights[name] * _sum(tree[name].square()) for name in names]).sum(0)

@@ -1,6 +1,7 @@
 """The contract of a prior."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from fl_sim.core.types import Observation
 
 class Prior(ABC):
     """Cost ``(T,)`` of images ``(T, N, C, H, W)`` in [0, 1] units, not clamped: ``-log p(x)`` up to a constant."""
+
+    joins: ClassVar[bool] = True
+    """Whether it may be given the trials of several observations at once: they do not meet in it."""
 
     @abstractmethod
     def __call__(self, images: Tensor, problem: Problem) -> Tensor: ...

@@ -1,5 +1,7 @@
 """Several searches of one batch should find the same images."""
 
+from typing import ClassVar
+
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class GroupConsistency(Prior):
     Args:
         weight: Of the term; 0.01 in GradInversion.
     """
+
+    joins: ClassVar[bool] = False
 
     weight: NonNegativeFloat
 

@@ -2,9 +2,9 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,6 +26,16 @@ class Cost(NamedTuple):
 Objective: TypeAlias = Callable[[Point, float], Cost]
 """Cost of a point at a progress in [0, 1] of the search."""
 
+
+class Objectives(Protocol):
+    """The objectives of several observations at once, whose trials follow one another."""
+
+    def __call__(self, point: Point, progress: float) -> Cost: ...
+
+    def only(self, kept: Sequence[int]) -> "Objectives":
+        """Those of some of the observations, by place, ascending."""
+
+
 Project: TypeAlias = Callable[[Point], Point]
 
 
@@ -46,6 +56,14 @@ class Solver(ABC):
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution: ...
 
 
+class BatchSolver(Solver):
+    """One that also searches for several observations at once."""
+
+    @abstractmethod
+    def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
+        """What :meth:`solve` gives for each of ``many`` observations with equally many trials, rounding apart."""
+
+
 class Clock:
     """A time budget; ``None`` never ends."""
 
@@ -54,6 +72,11 @@ class Clock:
 
     def over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
+
+
+def chosen(point: Point, trials: slice | Tensor) -> dict[str, Tensor]:
+    """Some of a point's trials."""
+    return {name: v[trials] for name, v in point.items()}
 
 
 class Best:
@@ -73,11 +96,17 @@ class Best:
             for name, v in point.items()
         }
 
+    def only(self, trials: slice | Tensor) -> "Best":
+        """Some of the trials."""
+        kept = Best(chosen(self.point, trials))
+        kept.score = self.score[trials]
+        return kept
+
     def solution(self, outcome: Outcome, iterations: int) -> Solution:
         trial = int(self.score.argmin())
         score = float(self.score[trial])
         return Solution(
-            point={name: v[trial : trial + 1] for name, v in self.point.items()},
+            point=chosen(self.point, slice(trial, trial + 1)),
             score=score,
             outcome=outcome if torch.isfinite(self.score[trial]) else Outcome.NON_FINITE,
             iterations=iterations,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.likelihoods import Layers
-from attacks.posterior import Annealing
+from attacks.objective import Annealing
 from attacks.priors import Clip
 from attacks.problem import Problem
 from defenses.dpsgd import DpSgd

@@ -41,7 +41,14 @@ def made_up(
         knowledge=told(defenses, drawn),
     )
     labels = torch.zeros(images, dtype=torch.int64)
-    return Problem(seen=seen, model=nn.Identity(), labels=labels, target=target, scale_known=True, device="cpu")
+    return Problem(
+        seen=seen,
+        model=nn.Identity(),
+        labels=labels,
+        targets={k: t[None] for k, t in target.items()},
+        scale_known=True,
+        device="cpu",
+    )
 
 
 def cost(likelihood: Likelihood, gradients: Tensors, problem: Problem) -> Tensor:

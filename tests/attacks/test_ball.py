@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attacks.ball import DeltaBall, uniform_in_ball
 from attacks.likelihoods import L2, DefenseDensity, Nothing
-from attacks.posterior import Annealing, PosteriorSearch
+from attacks.objective import Annealing
+from attacks.posterior import PosteriorSearch
 from attacks.priors import Prior, TotalVariation
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS, Adam

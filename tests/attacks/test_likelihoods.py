@@ -104,7 +104,7 @@ def test_every_likelihood_is_least_at_the_target(name: str, problem: Problem) ->
 @named
 def test_those_that_need_a_scale_are_those_that_see_it(name: str, factor: float, problem: Problem) -> None:
     likelihood, _ = FORMULAS[name]
-    rescaled = replace(problem, target=scale(problem.target, factor))
+    rescaled = replace(problem, targets=scale(problem.targets, factor))
     blind = torch.allclose(cost(likelihood, guesses(), problem), cost(likelihood, guesses(), rescaled), rtol=1e-4)
     assert blind == (not likelihood.needs_scale)
     if blind:
@@ -173,7 +173,7 @@ def test_a_noises_density_and_its_distance_pull_alike(
 
 @pytest.mark.parametrize("factor", [1e-6, 1.0, 1e3])
 def test_a_relative_square_is_in_units_of_the_targets_own(factor: float, problem: Problem) -> None:
-    faint = replace(problem, target=scale(problem.target, factor))
+    faint = replace(problem, targets=scale(problem.targets, factor))
     for layers in (Layers(), EXPONENTIAL):
         relative, plain = L2(relative=True, layers=layers), L2(layers=layers)
         nothing = {k: torch.zeros_like(g) for k, g in guesses().items()}

@@ -8,7 +8,8 @@ from torch import nn
 
 from attacks import ATTACKS
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Likelihood, Nothing
-from attacks.posterior import Annealing, PosteriorSearch
+from attacks.objective import Annealing
+from attacks.posterior import PosteriorSearch
 from attacks.priors import TotalVariation
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS, Adam, Solver

@@ -1,0 +1,116 @@
+"""What a search minimises: likelihood and priors of the trials of one observation, or of several at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+from torch import Tensor, cat
+
+from attacks.gradients import Tree, of_trials
+from attacks.likelihoods import Likelihood
+from attacks.priors import Prior
+from attacks.problem import Guess, Problem
+from attacks.solvers import Cost
+from attacks.variables import Point, Variables
+from fl_sim.core.part import part
+from fl_sim.core.stochastic import drawing
+
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
+
+@part
+class Annealing:
+    """A factor on the likelihood that grows geometrically to 1, and stays there.
+
+    Args:
+        first: The factor at the start, in (0, 1].
+        until: Share of the steps after which it is 1, in (0, 1].
+    """
+
+    first: Share = 1.0
+    until: Share = 0.5
+
+    def __call__(self, progress: float) -> float:
+        return min(1.0, float(self.first ** max(0.0, 1 - progress / self.until)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What costs, and how a point is read; see :class:`attacks.posterior.PosteriorSearch`."""
+
+    likelihood: Likelihood
+    priors: tuple[Prior, ...]
+    variables: Variables
+    annealing: Annealing
+
+
+class Matching:
+    """``f_t * likelihood + priors``, with one gradient for the trials of all observations together.
+
+    Args:
+        terms: Of the cost.
+        problems: Of observations that share the network and its weights.
+        trials: Of each observation; they follow one another.
+
+    What compares a trial with its own observation only (a likelihood, a prior that ``joins``) is computed for all at
+    once, anything else for one observation after the other.
+    """
+
+    def __init__(self, terms: Terms, problems: Sequence[Problem], trials: int) -> None:
+        self._terms, self._problems, self._trials = terms, problems, trials
+        self._all = Problem.joined(problems, trials)
+        self._misfits = [(own, terms.likelihood.bind(problem)) for own, problem in self._parts(terms.likelihood.joins)]
+        self._priors = [(prior, self._parts(prior.joins)) for prior in terms.priors]
+
+    def __call__(self, point: Point, progress: float) -> Cost:
+        return self.cost(self._terms.variables.decode(point, self._all), progress)
+
+    def only(self, kept: Sequence[int]) -> "Matching":
+        """The objective of some of the observations, by place."""
+        return Matching(self._terms, [self._problems[place] for place in kept], self._trials)
+
+    def cost(self, guess: Guess, progress: float) -> Cost:
+        """Of images that are read already."""
+        likelihood, prior = self._likelihood(guess), self._prior(guess)
+        return Cost(self._terms.annealing(progress) * likelihood + prior, likelihood + prior)
+
+    def _likelihood(self, guess: Guess) -> Tensor:
+        trees: dict[str, Tree] = {}
+        costs = []
+        for own, misfit in self._misfits:
+            if misfit.of not in trees:
+                trees[misfit.of] = _GRADIENTS[misfit.of](self._all, guess)
+            costs.append(misfit.cost(of_trials(trees[misfit.of], own)))
+        return _joined(costs)
+
+    def _prior(self, guess: Guess) -> Tensor:
+        costs = [
+            _joined([prior(guess.images[own], problem) for own, problem in parts]) for prior, parts in self._priors
+        ]
+        return sum(costs, _surprise(guess, self._all))
+
+    def _parts(self, joins: bool) -> list[tuple[slice, Problem]]:
+        if joins or len(self._problems) == 1:
+            return [(slice(None), self._all)]
+        each = self._trials
+        return [(slice(i * each, (i + 1) * each), problem) for i, problem in enumerate(self._problems)]
+
+
+_GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
+    "mean": Problem.gradients,
+    "products": lambda problem, guess: problem.passes(guess),
+    "examples": Problem.example_gradients,
+    "nothing": lambda *_: {},
+}
+
+
+def _joined(costs: Sequence[Tensor]) -> Tensor:
+    return cat(list(costs)) if len(costs) > 1 else costs[0]
+
+
+def _surprise(guess: Guess, problem: Problem) -> Tensor:
+    """``-log p`` of what the model is supposed to have drawn, up to its constant; ``(T,)``."""
+    laws = drawing(problem.model) if guess.noise else {}
+    costs = [laws[name].surprise(z).flatten(1).sum(1) for name, z in guess.noise.items()]
+    return sum(costs, guess.images.new_zeros(len(guess.images)))
