@@ -1,10 +1,12 @@
-"""Stage two: the attacks. Each job is one attack on one observation; each leaves a reconstruction or a failure."""
+"""Stage two: the attacks. A job is one attack on observations of a round; each of these gets an answer or a reason."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import torch
+from torch import Generator
 
 from experiments.build import Cell, ModelSpec, attack
 from experiments.knowledge import grant
@@ -23,27 +25,39 @@ from fl_sim.training.local import single_threaded
 
 @dataclass(frozen=True, kw_only=True)
 class AttackJob:
-    """All that one attack needs, picklable: it runs alike here and on any worker."""
+    """All that one attack on a round's observations needs, picklable: it runs alike here and on any worker."""
 
     cell: Cell
     label: str
     attack: Attack
     model: ModelSpec
-    seen: Observation
+    seen: tuple[Observation, ...]
     gpu: bool
 
-    @property
-    def key(self) -> Key:
-        return Key(self.seen.round, self.seen.client)
+    def rng(self, seen: Observation) -> Generator:
+        """The study's seed and the observation's place decide every draw."""
+        return derive(self.cell.study.seed, "attack", self.label, seen.round, seen.client)
 
 
-def run_job(job: AttackJob) -> Reconstruction:
-    """What a worker does; the study's seed and the observation's place decide every draw."""
-    rng = derive(job.cell.study.seed, "attack", job.label, job.seen.round, job.seen.client)
-    device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
+def run_job(job: AttackJob) -> list[Reconstruction | Failure]:
+    """What a worker does. Where the observations cannot be attacked together, each is tried alone."""
     keep_freed_memory()
+    device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
     with single_threaded():
-        return job.attack(job.seen, job.model(), rng, device)
+        try:
+            return list(job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device))
+        except Exception:
+            return [_alone(job, one, device) for one in job.seen]
+
+
+def _alone(job: AttackJob, seen: Observation, device: str) -> Reconstruction | Failure:
+    try:
+        return job.attack(seen, job.model(), job.rng(seen), device)
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}")
+
+
+Work: TypeAlias = Callable[[AttackJob], list[Reconstruction | Failure]]
 
 
 @dataclass(kw_only=True)
@@ -56,28 +70,31 @@ class AttackStage:
     store: RunStore
     data_dir: str | None
     watch: Watch
-    make_pool: Callable[[Callable[[AttackJob], Reconstruction], Callable[[AttackJob, Any], None]], Pool[AttackJob]]
+    make_pool: Callable[[Work, Callable[[AttackJob, Any], None]], Pool[AttackJob]]
     _pool: Pool[AttackJob] | None = None
     _jobs: dict[str, ClientJob] = field(default_factory=dict)
 
-    def offer(self, cell: Cell, seen: Observation) -> None:
-        """Queue every attack of the study on ``seen`` that has not ended yet; waits while the queue is full."""
+    def offer(self, cell: Cell, seen: Sequence[Observation]) -> None:
+        """Queue every attack of the study on a round's observations; waits while the queue is full.
+
+        Observations are attacked ``runtime.together`` at a time, in the clients' order. Where one of these has not been
+        attacked all are, so that a reconstruction does not depend on where a session was cut off.
+        """
         place = self.store.cell(cell.folder)
-        key = Key(seen.round, seen.client)
-        todo = [part for part in cell.study.attacks if not place.attempted(part.key(), key)]
-        if not todo:
-            return
         job = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
-        granted = grant(cell, job, seen)
-        for part in todo:
-            self._start().submit(self._job(cell, part, granted))
+        for some in _portions([grant(cell, job, one) for one in seen], cell.study.runtime.together):
+            for part in cell.study.attacks:
+                if not all(place.attempted(part.key(), key_of(one)) for one in some):
+                    self._start().submit(self._job(cell, part, some))
 
     def offer_all(self, cells: Sequence[Cell]) -> None:
         """Every observation that earlier sessions left."""
         for cell in cells:
             place = self.store.cell(cell.folder)
-            for key in unattacked(place, cell):
-                self.offer(cell, place.observation(key))
+            todo = {key.round for key in unattacked(place, cell)}
+            for number, keys in groupby(place.observation_keys(), lambda key: key.round):
+                if number in todo:
+                    self.offer(cell, [place.observation(key) for key in keys])
 
     def drain(self) -> None:
         if self._pool is not None:
@@ -88,19 +105,32 @@ class AttackStage:
             self._pool = self.make_pool(run_job, self._keep)
         return self._pool
 
-    def _job(self, cell: Cell, part: AttackPart, seen: Observation) -> AttackJob:
-        model = cell.model(seen.task)
+    def _job(self, cell: Cell, part: AttackPart, seen: Sequence[Observation]) -> AttackJob:
+        model = cell.model(seen[0].task)
         gpu = cell.study.runtime.gpus > 0
-        return AttackJob(cell=cell, label=part.key(), attack=attack(part), model=model, seen=seen, gpu=gpu)
+        return AttackJob(cell=cell, label=part.key(), attack=attack(part), model=model, seen=tuple(seen), gpu=gpu)
 
-    def _keep(self, job: AttackJob, result: Reconstruction | Failure) -> None:
+    def _keep(self, job: AttackJob, results: list[Reconstruction | Failure] | Failure) -> None:
         place = self.store.cell(job.cell.folder)
-        if isinstance(result, Failure):
-            place.save_failure(job.label, job.key, result.reason)
-            self.watch.attack(job.cell, job.label, "failed")
-        else:
-            place.save_reconstruction(job.label, job.key, result)
-            self.watch.attack(job.cell, job.label, result.outcome)
+        each = [results] * len(job.seen) if isinstance(results, Failure) else results
+        for seen, result in zip(job.seen, each, strict=True):
+            key = key_of(seen)
+            if place.attempted(job.label, key):
+                continue
+            if isinstance(result, Failure):
+                place.save_failure(job.label, key, result.reason)
+                self.watch.attack(job.cell, job.label, "failed")
+            else:
+                place.save_reconstruction(job.label, key, result)
+                self.watch.attack(job.cell, job.label, result.outcome)
+
+
+def key_of(seen: Observation) -> Key:
+    return Key(seen.round, seen.client)
+
+
+def _portions(seen: Sequence[Observation], most: int) -> Iterator[Sequence[Observation]]:
+    return (seen[first : first + most] for first in range(0, len(seen), most))
 
 
 def unattacked(place: CellStore, cell: Cell) -> list[Key]:

@@ -70,14 +70,15 @@ class Evaluation(Section):
 
 
 class Runtime(Section):
-    """Where work happens; the same study gives the same records whatever stands here."""
+    """Where work happens; the same study gives the same records whatever stands here, rounding apart."""
 
     cpus: Count = 2  # that Ray may use for clients
     actors: Count = 2  # attacks at a time
+    together: Count = 8  # most observations of a round that one attack searches at once
     gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
     waiting: Count = 16  # attack jobs that wait before the simulation does
-    job_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds
+    job_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds, for each observation
     ray_address: str | None = None  # of an existing cluster
 
 

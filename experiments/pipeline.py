@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import config
-from experiments.attack import AttackJob, AttackStage, counted, expected_jobs, unattacked
+from experiments.attack import AttackJob, AttackStage, Work, counted, expected_jobs, unattacked
 from experiments.build import Cell
 from experiments.check import check
 from experiments.config import Study
@@ -22,7 +22,7 @@ from experiments.parts import AttackPart
 from experiments.simulate import Simulation, trained
 from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError
-from fl_sim.core.types import Observation, Reconstruction
+from fl_sim.core.types import Observation
 from fl_sim.federation.engine import Engine, InProcess, RaySimulation
 from fl_sim.runtime.pool import InlinePool, Pool, RayPool, RaySession
 from fl_sim.runtime.store import RunStore
@@ -95,7 +95,7 @@ class Run:
         Evaluation(self.store, self.cells, self.data_dir, versions(), watch)()
 
     def _simulation(
-        self, watch: Watch, sink: Callable[[Cell, Observation], None], finish: Callable[[], None]
+        self, watch: Watch, sink: Callable[[Cell, Sequence[Observation]], None], finish: Callable[[], None]
     ) -> Simulation:
         return Simulation(
             store=self.store, cells=self.cells, data_dir=self.data_dir, sink=sink, finish=finish, watch=watch
@@ -109,13 +109,15 @@ class Run:
             return InProcess()
         return RaySimulation(cpus=self.study.runtime.cpus, client_gpus=self.study.runtime.client_gpus)
 
-    def _pool(
-        self, work: Callable[[AttackJob], Reconstruction], done: Callable[[AttackJob, Any], None]
-    ) -> Pool[AttackJob]:
+    def _pool(self, work: Work, done: Callable[[AttackJob, Any], None]) -> Pool[AttackJob]:
         if self.executor == "inline":
             return InlinePool(work, done)
         r = self.study.runtime
-        return RayPool(work, done, actors=r.actors, gpus=r.gpus, waiting=r.waiting, timeout=r.job_timeout)
+        return RayPool(work, done, actors=r.actors, gpus=r.gpus, waiting=r.waiting, timeout=self._timeout)
+
+    def _timeout(self, job: AttackJob) -> float | None:
+        each = self.study.runtime.job_timeout
+        return None if each is None else each * len(job.seen)
 
     @contextmanager
     def _ray(self) -> Iterator[None]:

@@ -48,14 +48,14 @@ class Simulation:
 
     Args:
         data_dir: Where data sets are looked for first.
-        sink: Given each observation once it is on the disk; may block, and the simulation waits.
+        sink: Given a round's observations once they are on the disk; may block, and the simulation waits.
         finish: Called while the engine still runs: what works on Flower's Ray has to end before it does.
     """
 
     store: RunStore
     cells: Sequence[Cell]
     data_dir: str | None
-    sink: Callable[[Cell, Observation], None]
+    sink: Callable[[Cell, Sequence[Observation]], None]
     finish: Callable[[], None]
     watch: Watch
 
@@ -84,22 +84,28 @@ class Simulation:
         if done == 0:
             test(0, state)
 
+        seen: list[Observation] = []
+
         def on_round(finished: Round) -> None:
+            self.sink(cell, tuple(seen))
+            seen.clear()
             test(finished.number, finished.state, finished)
             place.save_checkpoint(finished.number, finished.state, memory_of(inner))
 
         schedule = _schedule(cell, done)
         members = {node: client for node, client in nodes.items() if client < federation.clients}
-        spy = self._intercept(cell, job, inner, members)
+        spy = self._intercept(cell, job, inner, members, seen)
         train(grid, spy, state, members, schedule, on_round)
 
-    def _intercept(self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int]) -> Intercept:
+    def _intercept(
+        self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int], round_: list[Observation]
+    ) -> Intercept:
         adversary, place = cell.study.adversary, self.store.cell(cell.folder)
 
         def sink(seen: Observation) -> None:
             if targeted(cell, seen):
                 place.save_observation(seen)
-                self.sink(cell, seen)
+                round_.append(seen)
 
         return Intercept(
             inner,

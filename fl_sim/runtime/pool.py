@@ -62,7 +62,7 @@ class RayPool(Generic[J, R]):
         actors: How many work at a time.
         gpus: Share of a GPU each takes; 0: none.
         waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
-        timeout: Seconds a job may take before its actor is killed and it has failed; ``None``: no limit.
+        timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
 
     An actor that dies is replaced and its job tried once more.
     """
@@ -75,7 +75,7 @@ class RayPool(Generic[J, R]):
         actors: int,
         gpus: float = 0.0,
         waiting: int = 16,
-        timeout: float | None = None,
+        timeout: Callable[[J], float | None] = lambda _: None,
     ) -> None:
         self._work, self._done = work, done
         self._gpus, self._timeout = gpus, timeout
@@ -110,13 +110,14 @@ class RayPool(Generic[J, R]):
         """The job's result, and the actor to go on with (``None``: make a new one)."""
         import ray
 
+        seconds = self._timeout(job)
         for left in reversed(range(tries)):
             actor = actor or self._new_actor()
             try:
-                return actor, ray.get(actor.run.remote(job), timeout=self._timeout)
+                return actor, ray.get(actor.run.remote(job), timeout=seconds)
             except ray.exceptions.GetTimeoutError:
                 ray.kill(actor)
-                return None, Failure(f"timeout: took more than {self._timeout:g} s")
+                return None, Failure(f"timeout: took more than {seconds:g} s")
             except ray.exceptions.RayTaskError as error:
                 return actor, Failure(f"{type(error.cause).__name__}: {error.cause}")
             except ray.exceptions.RayActorError as error:

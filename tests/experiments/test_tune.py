@@ -67,7 +67,8 @@ def test_a_trial_that_failed_names_no_winner(tmp_path: Path, monkeypatch: pytest
     def broken(*_: object) -> None:
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(PosteriorSearch, "_reconstruct", broken)
+    for way in ("_reconstruct", "_batched"):
+        monkeypatch.setattr(PosteriorSearch, way, broken)
     with RunStore(tmp_path / "run") as store, pytest.raises(FlSimError, match=r"4 failed, such as .*no memory"):
         tuning(study(tune={"tv": [1e-3]}), store)(Silent())
 

@@ -78,7 +78,7 @@ class TestRay:
 
     def test_death_is_survived_once_and_time_runs_out(self, ray: None, tmp_path: Path) -> None:
         found: dict[tuple[str, str], str | Failure] = {}
-        pool = RayPool(scripted, found.__setitem__, actors=1, timeout=4)
+        pool = RayPool(scripted, found.__setitem__, actors=1, timeout=lambda _: 4)
         jobs = [("die once", str(tmp_path / "mark")), ("die", str(tmp_path / "x")), ("sleep", ""), ("rest", "")]
         for job in jobs:
             pool.submit(job)
