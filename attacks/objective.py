@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, TypeAlias
 
+import torch
 from pydantic import Field
 from torch import Tensor, cat
 
+from attacks.compilation import Step, compiled
 from attacks.gradients import Tree, of_trials
 from attacks.likelihoods import Likelihood
 from attacks.priors import Prior
 from attacks.problem import Guess, Problem
-from attacks.solvers import Cost
+from attacks.solvers import Cost, slope
 from attacks.variables import Point, Variables
 from fl_sim.core.part import part
 from fl_sim.core.stochastic import drawing
+from fl_sim.core.types import Tensors
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
@@ -52,28 +56,47 @@ class Matching:
         terms: Of the cost.
         problems: Of observations that share the network and its weights.
         trials: Of each observation; they follow one another.
+        whole: Whether it may be compiled where that is enabled: not for what is left of a search.
 
     What compares a trial with its own observation only (a likelihood, a prior that ``joins``) is computed for all at
     once, anything else for one observation after the other.
     """
 
-    def __init__(self, terms: Terms, problems: Sequence[Problem], trials: int) -> None:
+    def __init__(self, terms: Terms, problems: Sequence[Problem], trials: int, *, whole: bool = True) -> None:
         self._terms, self._problems, self._trials = terms, problems, trials
         self._all = Problem.joined(problems, trials)
         self._misfits = [(own, terms.likelihood.bind(problem)) for own, problem in self._parts(terms.likelihood.joins)]
         self._priors = [(prior, self._parts(prior.joins)) for prior in terms.priors]
+        self._step: Step | None = None
+        self._whole = whole
 
     def __call__(self, point: Point, progress: float) -> Cost:
-        return self.cost(self._terms.variables.decode(point, self._all), progress)
+        return self.cost(self._terms.variables.decode(point, self._all), self._terms.annealing(progress))
+
+    def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
+        factor = torch.tensor(self._terms.annealing(progress), device=self._all.device)
+        if self._whole and progress == 0:
+            self._step = compiled(partial(self._stepped, tuple(point)), factor, *point.values())
+        if self._step is None:
+            return slope(self, point, progress)
+        descended, score, *gradients = self._step(factor, *point.values())
+        return Cost(descended, score), dict(zip(point, gradients, strict=True))
+
+    def _stepped(self, names: Sequence[str], factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        """Cost, score and slopes as a function of tensors."""
+        point = dict(zip(names, values, strict=True))
+        cost = self.cost(self._terms.variables.decode(point, self._all), factor)
+        gradients = torch.autograd.grad(cost.descended.sum(), values, materialize_grads=True)
+        return (cost.descended.detach(), cost.score.detach(), *gradients)
 
     def only(self, kept: Sequence[int]) -> "Matching":
         """The objective of some of the observations, by place."""
-        return Matching(self._terms, [self._problems[place] for place in kept], self._trials)
+        return Matching(self._terms, [self._problems[place] for place in kept], self._trials, whole=False)
 
-    def cost(self, guess: Guess, progress: float) -> Cost:
-        """Of images that are read already."""
+    def cost(self, guess: Guess, factor: float | Tensor) -> Cost:
+        """Of images that are read already; ``factor`` is the annealing's."""
         likelihood, prior = self._likelihood(guess), self._prior(guess)
-        return Cost(self._terms.annealing(progress) * likelihood + prior, likelihood + prior)
+        return Cost(factor * likelihood + prior, likelihood + prior)
 
     def _likelihood(self, guess: Guess) -> Tensor:
         trees: dict[str, Tree] = {}

@@ -89,6 +89,10 @@ class PosteriorSearch(Attack):
             budget=Budget(iterations=found.iterations, seconds=seconds, device=problem.device),
         )
 
+    @property
+    def work(self) -> int:
+        return self.restarts * self.solver.steps if isinstance(self.solver, BatchSolver) else 0
+
     def _check(self, seen: Observation, model: nn.Module) -> None:
         if self.likelihood.needs_scale and gradient_scale(seen) is None:
             raise UnmetKnowledgeError(
@@ -107,7 +111,7 @@ class PosteriorSearch(Attack):
         offsets = ball.offsets(problem, rng)
 
         def cost(point: Point, progress: float) -> Cost:
-            near = matching.cost(ball.around(self.variables.decode(point, problem), offsets), progress)
+            near = matching.cost(ball.around(self.variables.decode(point, problem), offsets), self.annealing(progress))
             return Cost(ball.gathered(near.descended, offsets), ball.gathered(near.score, offsets))
 
         return cost
@@ -151,6 +155,10 @@ class KnowsDefense(Attack):
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
 
     search: PosteriorSearch
+
+    @property
+    def work(self) -> int:
+        return self.search.work
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.search.check(seen, model)

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Generator
 
+from attacks.compilation import compiling, pays
 from experiments.build import Cell, ModelSpec, attack
 from experiments.knowledge import grant
 from experiments.parts import AttackPart
@@ -33,6 +35,7 @@ class AttackJob:
     model: ModelSpec
     seen: tuple[Observation, ...]
     gpu: bool
+    compiled: Path | None  # where compiled steps are kept; not compiled
 
     def rng(self, seen: Observation) -> Generator:
         """The study's seed and the observation's place decide every draw."""
@@ -43,7 +46,7 @@ def run_job(job: AttackJob) -> list[Reconstruction | Failure]:
     """What a worker does. Where the observations cannot be attacked together, each is tried alone."""
     keep_freed_memory()
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
-    with single_threaded():
+    with single_threaded(), compiling(job.compiled):
         try:
             return list(job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device))
         except Exception:
@@ -68,6 +71,7 @@ class AttackStage:
     """
 
     store: RunStore
+    cells: Sequence[Cell]
     data_dir: str | None
     watch: Watch
     make_pool: Callable[[Work, Callable[[AttackJob, Any], None]], Pool[AttackJob]]
@@ -106,9 +110,19 @@ class AttackStage:
         return self._pool
 
     def _job(self, cell: Cell, part: AttackPart, seen: Sequence[Observation]) -> AttackJob:
+        made, runtime = attack(part), cell.study.runtime
         model = cell.model(seen[0].task)
-        gpu = cell.study.runtime.gpus > 0
-        return AttackJob(cell=cell, label=part.key(), attack=attack(part), model=model, seen=tuple(seen), gpu=gpu)
+        work = made.work * sum(expected_jobs(one) // len(one.study.attacks) for one in self.cells)
+        wanted = {"always": made.work > 0, "never": False, "auto": pays(work, model())}[runtime.compile]
+        return AttackJob(
+            cell=cell,
+            label=part.key(),
+            attack=made,
+            model=model,
+            seen=tuple(seen),
+            gpu=runtime.gpus > 0,
+            compiled=self.store.path / "compiled" if wanted else None,
+        )
 
     def _keep(self, job: AttackJob, results: list[Reconstruction | Failure] | Failure) -> None:
         place = self.store.cell(job.cell.folder)

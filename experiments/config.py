@@ -75,6 +75,7 @@ class Runtime(Section):
     cpus: Count = 2  # that Ray may use for clients
     actors: Count = 2  # attacks at a time
     together: Count = 8  # most observations of a round that one attack searches at once
+    compile: Literal["auto", "always", "never"] = "auto"  # searches' steps; auto: long work on small networks
     gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
     waiting: Count = 16  # attack jobs that wait before the simulation does

@@ -102,7 +102,9 @@ class Run:
         )
 
     def _attacks(self, watch: Watch) -> AttackStage:
-        return AttackStage(store=self.store, data_dir=self.data_dir, watch=watch, make_pool=self._pool)
+        return AttackStage(
+            store=self.store, cells=self.cells, data_dir=self.data_dir, watch=watch, make_pool=self._pool
+        )
 
     def _engine(self) -> Engine:
         if self.executor == "inline":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.variables.base import Point
-from fl_sim.core.types import Outcome
+from fl_sim.core.types import Outcome, Tensors
 
 
 class Cost(NamedTuple):
@@ -32,6 +32,9 @@ class Objectives(Protocol):
 
     def __call__(self, point: Point, progress: float) -> Cost: ...
 
+    def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
+        """The cost, and the derivative of what is descended in each variable."""
+
     def only(self, kept: Sequence[int]) -> "Objectives":
         """Those of some of the observations, by place, ascending."""
 
@@ -49,6 +52,13 @@ class Solution:
     iterations: int
 
 
+def slope(objective: Objective, point: Point, progress: float) -> tuple[Cost, dict[str, Tensor]]:
+    """As :meth:`Objectives.slope`, by differentiating."""
+    cost = objective(point, progress)
+    gradients = torch.autograd.grad(cost.descended.sum(), list(point.values()), materialize_grads=True)
+    return cost, dict(zip(point, gradients, strict=True))
+
+
 class Solver(ABC):
     """Minimises an objective from several starts at once."""
 
@@ -58,6 +68,9 @@ class Solver(ABC):
 
 class BatchSolver(Solver):
     """One that also searches for several observations at once."""
+
+    steps: int
+    """Most that it takes."""
 
     @abstractmethod
     def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:

@@ -6,12 +6,11 @@ from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
 
-from attacks.solvers.base import BatchSolver, Best, Clock, Cost, Objective, Objectives, Project, Solution, chosen
+from attacks.solvers.base import BatchSolver, Best, Clock, Cost, Objective, Objectives, Project, Solution, chosen, slope
 from attacks.variables.base import Point
 from fl_sim.core.part import part
-from fl_sim.core.types import Outcome
+from fl_sim.core.types import Outcome, Tensors
 
 _LOOK_EVERY = 25  # steps between two looks at the score; each waits for the device
 _FORGET, _FORGET_SQUARES, _FLOOR = 0.9, 0.999, 1e-8  # Adam's own
@@ -52,13 +51,12 @@ class Adam(BatchSolver):
         for step in range(self.steps):
             if step == -(-7 * self.steps // 8):
                 walk.settle()
-            cost = walk.cost(step / self.steps)
-            walk.move(self._direction(walk.point, cost.descended), self.rate(step), step + 1, project)
+            walk.move(self._direction(walk.slope(step / self.steps)), self.rate(step), step + 1, project)
             if step % _LOOK_EVERY == _LOOK_EVERY - 1:
                 walk.leave(self.tolerance, step + 1)
             if clock.over() or not walk.left:
                 return walk.ended(Outcome.OUT_OF_TIME, step + 1)
-        walk.cost(1.0)
+        walk.look()
         walk.leave(self.tolerance, self.steps)
         return walk.ended(Outcome.OUT_OF_STEPS, self.steps)
 
@@ -69,10 +67,9 @@ class Adam(BatchSolver):
         passed = sum(8 * step >= eighths * self.steps for eighths in (3, 5, 7))
         return self.step_size * (0.1**passed if self.schedule == "steps" else 1.0)
 
-    def _direction(self, point: Point, cost: Tensor) -> dict[str, Tensor]:
-        gradients = torch.autograd.grad(cost.sum(), list(point.values()), materialize_grads=True)
-        finite = [gradient.nan_to_num(0.0, 0.0, 0.0) for gradient in gradients]
-        return {name: g.sign() if self.signed else g for name, g in zip(point, finite, strict=True)}
+    def _direction(self, slope: Tensors) -> Tensors:
+        finite = {name: gradient.nan_to_num(0.0, 0.0, 0.0) for name, gradient in slope.items()}
+        return {name: gradient.sign() for name, gradient in finite.items()} if self.signed else finite
 
 
 class _Walk:
@@ -91,10 +88,14 @@ class _Walk:
         """Gather the best anew."""
         self._early, self._best = self._best, Best(self.point)
 
-    def cost(self, progress: float) -> Cost:
-        cost = self._objectives(self.point, progress)
+    def slope(self, progress: float) -> Tensors:
+        cost, slope = self._objectives.slope(self.point, progress)
         self._best.offer(self.point, cost.score)
-        return cost
+        return slope
+
+    def look(self) -> None:
+        """Offer the point where the search has ended."""
+        self._best.offer(self.point, self._objectives(self.point, 1.0).score)
 
     @torch.no_grad()
     def move(self, direction: Point, rate: float, step: int, project: Project) -> None:
@@ -147,6 +148,9 @@ class _One:
 
     def __call__(self, point: Point, progress: float) -> Cost:
         return self.objective(point, progress)
+
+    def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
+        return slope(self.objective, point, progress)
 
     def only(self, kept: Sequence[int]) -> "_One":
         del kept

@@ -36,6 +36,11 @@ class Attack(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (the mechanism with its parameters)."""
 
+    @property
+    def work(self) -> int:
+        """Steps of an iterative search on one observation, all starts counted; 0 where there is no such search."""
+        return 0
+
     @final
     def __call__(self, seen: Observation, model: nn.Module, rng: Generator, device: str = "cpu") -> Reconstruction:
         """Check the threat model, attack, check the answer's shape and range.

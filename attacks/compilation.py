@@ -1,0 +1,88 @@
+"""A search's step as one compiled function: PyTorch's inductor joins what would be hundreds of small operations.
+
+Compiling takes the better part of a minute, so it is for long work on small networks; :func:`pays` says which. What was
+compiled is kept: in the process for other observations, whose tensors are arguments and not constants of the function,
+and in a folder for other processes.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+_STEPS = 100_000  # of one target and start: below, compiling costs more than it saves
+_WEIGHTS = 1_000_000  # of a network: above, its time goes into matrix products, which are fast already
+_enabled: ContextVar[bool] = ContextVar("enabled", default=False)
+_compiled: dict[tuple[object, ...], Step] = {}
+
+
+def pays(steps: int, network: nn.Module) -> bool:
+    """Whether to compile for so many steps, of one target and start each, in all; only where there is a compiler."""
+    small = sum(w.numel() for w in network.parameters()) <= _WEIGHTS
+    return small and steps >= _STEPS and shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+@contextmanager
+def compiling(folder: Path | None) -> Iterator[None]:
+    """Searches inside compile their steps and keep the result in ``folder``; ``None``: they do not."""
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
+    token = _enabled.set(folder is not None)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+def compiled(step: Step, *example: Tensor) -> Step | None:
+    """``step``, a function of tensors like ``example``, compiled; ``None`` where that is not wanted or fails.
+
+    It must not look at values, and gives tensors without gradients.
+    """
+    if not _enabled.get():
+        return None
+    step(*example)  # what is computed once and kept must not be computed, and kept, while tracing
+    try:
+        graph = make_fx(step)(*example)
+        constants = _lifted(graph)
+        like = tuple((tuple(t.shape), t.dtype, t.stride(), t.device) for t in (*example, *constants))
+        made = _compiled.setdefault((graph.code, like), torch.compile(graph))
+        with torch.no_grad():
+            made(*(t.detach() for t in example), *constants)
+    except Exception as error:
+        logging.getLogger(__name__).warning("not compiled, going on without: %s", str(error).partition("\n")[0])
+        return None
+    return lambda *inputs: _without_gradients(made, inputs, constants)
+
+
+def _without_gradients(made: Step, inputs: tuple[Tensor, ...], constants: list[Tensor]) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        return made(*(t.detach() for t in inputs), *constants)
+
+
+def _lifted(graph: GraphModule) -> list[Tensor]:
+    """Turn the graph's constants into arguments, after its own, and return their values."""
+    values: list[Tensor] = []
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    found: dict[str, Any] = {}
+    for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
+        name = str(node.target)
+        if name not in found:
+            values.append(getattr(graph, name).detach())
+            with graph.graph.inserting_after(last):
+                last = found[name] = graph.graph.placeholder(f"constant_{len(values)}")
+        node.replace_all_uses_with(found[name])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return values

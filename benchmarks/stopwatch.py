@@ -1,0 +1,84 @@
+"""How long one step of an attack takes, on one processor or on all of them at once."""
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from attacks import ATTACKS
+from attacks.gradients import Looped
+from benchmarks.case import case
+from benchmarks.film import Camera
+from benchmarks.tools import breaching
+from fl_sim.core.seeds import derive
+from fl_sim.runtime.memory import keep_freed_memory
+
+SAME: Mapping[str, Any] = {"cosine": "plain", "tv": 0.2}  # breaching's objective
+
+
+@dataclass(frozen=True)
+class Lap:
+    """What is timed.
+
+    Args:
+        tool: ``fl-sim``, ``looped`` (fl-sim, trial by trial through the model) or ``breaching``.
+        model: Which network.
+        targets: Observations that are attacked at once.
+        restarts: Starts of each.
+        processes: That do the same, at the same time.
+        threads: Of each process.
+        steps: Of the shorter of two runs; the other takes three times as many, and the difference is what counts, so
+            that reading the observation and inferring its label do not.
+    """
+
+    tool: str
+    model: str
+    steps: int
+    targets: int = 1
+    restarts: int = 1
+    processes: int = 1
+    threads: int = 1
+    options: Mapping[str, Any] = field(default_factory=lambda: SAME)
+
+    def per_process(self) -> float:
+        """Seconds of one step of one target and start, in this process."""
+        torch.set_num_threads(self.threads)
+        keep_freed_memory()
+        self._run(2)
+        short, long = (self._timed(steps) for steps in (self.steps, 3 * self.steps))
+        return (long - short) / (2 * self.steps * self.targets * self.restarts)
+
+    def _timed(self, steps: int) -> float:
+        began = time.perf_counter()
+        self._run(steps)
+        return time.perf_counter() - began
+
+    def _run(self, steps: int) -> None:
+        cases = [case(self.model, index) for index in range(self.targets)]
+        if self.tool == "breaching":
+            for index, one in enumerate(cases):
+                breaching(one.seen, one.model, {"steps": steps}, Camera(10**9), index)
+            return
+        attack = ATTACKS["inverting_gradients"](steps=steps, restarts=self.restarts, **self.options)
+        rngs = [derive(index, "attack") for index in range(self.targets)]
+        with _looped() if self.tool == "looped" else ExitStack():
+            attack.batched([one.seen for one in cases], cases[0].model, rngs)
+
+
+@contextmanager
+def _looped() -> Iterator[None]:
+    with patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state)):
+        yield
+
+
+def step_seconds(lap: Lap) -> float:
+    """Seconds between two steps that end anywhere on the machine: of one target and start."""
+    with ProcessPoolExecutor(lap.processes, mp_context=get_context("spawn")) as pool:
+        each = list(pool.map(Lap.per_process, [lap] * lap.processes))
+    return 1 / sum(1 / seconds for seconds in each)
