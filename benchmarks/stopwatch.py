@@ -1,17 +1,21 @@
 """How long one step of an attack takes, on one processor or on all of them at once."""
 
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from attacks import ATTACKS
+from attacks.compilation import compiling
 from attacks.gradients import Looped
 from benchmarks.case import case
 from benchmarks.film import Camera
@@ -27,7 +31,8 @@ class Lap:
     """What is timed.
 
     Args:
-        tool: ``fl-sim``, ``looped`` (fl-sim, trial by trial through the model) or ``breaching``.
+        tool: ``fl-sim``; ``compiled``, the same with its step compiled; ``looped``, the same trial by trial through the
+            model; or ``breaching``.
         model: Which network.
         targets: Observations that are attacked at once.
         restarts: Starts of each.
@@ -44,7 +49,6 @@ class Lap:
     restarts: int = 1
     processes: int = 1
     threads: int = 1
-    options: Mapping[str, Any] = field(default_factory=lambda: SAME)
 
     def per_process(self) -> float:
         """Seconds of one step of one target and start, in this process."""
@@ -65,16 +69,24 @@ class Lap:
             for index, one in enumerate(cases):
                 breaching(one.seen, one.model, {"steps": steps}, Camera(10**9), index)
             return
-        attack = ATTACKS["inverting_gradients"](steps=steps, restarts=self.restarts, **self.options)
+        attack = ATTACKS["inverting_gradients"](steps=steps, restarts=self.restarts, **SAME)
         rngs = [derive(index, "attack") for index in range(self.targets)]
-        with _looped() if self.tool == "looped" else ExitStack():
+        with _WAYS[self.tool]():
             attack.batched([one.seen for one in cases], cases[0].model, rngs)
 
 
-@contextmanager
-def _looped() -> Iterator[None]:
-    with patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state)):
-        yield
+def looped() -> AbstractContextManager[object]:
+    """Inside, gradients are taken trial by trial, as a textbook does."""
+    return patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state))
+
+
+_WAYS: Mapping[str, Callable[[], AbstractContextManager[object]]] = MappingProxyType(
+    {
+        "fl-sim": nullcontext,
+        "looped": looped,
+        "compiled": lambda: compiling(Path(tempfile.gettempdir()) / "fl-sim-benchmark"),
+    }
+)
 
 
 def step_seconds(lap: Lap) -> float:

@@ -2,7 +2,7 @@
 
 from attacks.gradients.batched import Batched
 from attacks.gradients.choice import fastest
-from attacks.gradients.factors import Factors, Tree, dense, inner, of_trials, squares
+from attacks.gradients.factors import Factors, Tree, dense, of_trials, products
 from attacks.gradients.looped import Looped
 from attacks.gradients.passes import Guess, Passes
 
@@ -15,7 +15,6 @@ __all__ = [
     "Tree",
     "dense",
     "fastest",
-    "inner",
     "of_trials",
-    "squares",
+    "products",
 ]

@@ -1,9 +1,11 @@
 """Gradients of a layer as the product that they are, so that no one has to write it out."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fl_sim.core.types import Tensors
 
@@ -44,20 +46,33 @@ def dense(tree: Tree) -> Tensors:
     return {name: g.dense() if isinstance(g, Factors) else g for name, g in tree.items()}
 
 
-def inner(gradient: Tensor | Factors, target: Tensor) -> Tensor:
-    """The inner product with ``target`` ``(*shape)``, or ``(T, *shape)``, of each trial, ``(T,)``."""
-    if isinstance(gradient, Factors):
-        rows = target.reshape(-1, gradient.left.shape[1], gradient.right.shape[1])
-        return (rows @ gradient.right * gradient.left).sum((1, 2))
-    return (gradient * target).reshape(len(gradient), -1).sum(1)
+def products(gradient: Tensor | Factors, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The inner product with ``target`` ``(*shape)``, or ``(T, *shape)``, and the sum of squares, each ``(T,)``.
 
-
-def squares(gradient: Tensor | Factors) -> Tensor:
-    """The sum of squares of each trial, ``(T,)``."""
+    Differentiable once.
+    """
     if isinstance(gradient, Factors):
         left, right = (factor.transpose(1, 2) @ factor for factor in (gradient.left, gradient.right))
-        return (left * right).sum((1, 2))
-    return gradient.square().reshape(len(gradient), -1).sum(1)
+        rows = target.reshape(-1, gradient.left.shape[1], gradient.right.shape[1])
+        return (rows @ gradient.right * gradient.left).sum((1, 2)), (left * right).sum((1, 2))
+    rows = gradient.reshape(len(gradient), -1)
+    inner, squares = _Products.apply(rows, target.reshape(-1, rows.shape[1]))
+    return inner, squares
+
+
+class _Products(torch.autograd.Function):
+    """Rows' inner products with targets, and their squares: two passes over the rows instead of six and back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(rows, targets)
+        return (rows * targets).sum(1), torch.linalg.vector_norm(rows, dim=1).square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, inner: Tensor, squares: Tensor) -> tuple[Tensor, None]:
+        rows, targets = ctx.saved_tensors
+        return torch.addcmul(inner[:, None] * targets, rows, 2 * squares[:, None]), None
 
 
 def of_trials(tree: Tree, trials: slice) -> Tree:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d
 
 
 class LinearMap(Protocol):
@@ -76,16 +76,23 @@ class Tiles:
     size: tuple[int, ...]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        tiles = pad(inputs, (1, 1, 1, 1)).unfold(2, 6, 4).unfold(3, 6, 4)
-        return tiles.permute(4, 5, 1, 0, 2, 3).reshape(36, -1)
+        many, channels, height, width = self.size
+        planes = inputs.view(many, channels, height // 4, 4, width // 4, 4).permute(3, 5, 1, 0, 2, 4)
+        tiles = inputs.new_zeros(6, 6, *planes.shape[2:])  # place in the tile, channel, image, place of the tile
+        tiles[1:5, 1:5] = planes
+        tiles[0, 1:5, ..., 1:, :] = tiles[4, 1:5, ..., :-1, :]  # the first row is the last but one of the tile above
+        tiles[5, 1:5, ..., :-1, :] = tiles[1, 1:5, ..., 1:, :]
+        tiles[:, 0, ..., 1:] = tiles[:, 4, ..., :-1]
+        tiles[:, 5, ..., :-1] = tiles[:, 1, ..., 1:]
+        return tiles.view(36, -1)
 
     def adjoint(self, outputs: Tensor) -> Tensor:
         many, channels, height, width = self.size
         tiles = outputs.view(6, 6, channels, many, height // 4, width // 4)
-        padded = outputs.new_zeros(many, channels, height + 4, width + 4)
-        inner = padded.view(many, channels, height // 4 + 1, 4, width // 4 + 1, 4).permute(3, 5, 1, 0, 2, 4)
-        inner[..., :-1, :-1] += tiles[:4, :4]  # pixels of a tile that none of the following ones has
-        inner[:2, :, ..., 1:, :-1] += tiles[4:, :4]
-        inner[:, :2, ..., :-1, 1:] += tiles[:4, 4:]
-        inner[:2, :2, ..., 1:, 1:] += tiles[4:, 4:]
-        return padded[:, :, 1 : height + 1, 1 : width + 1]
+        columns = tiles[:, 1:5].clone()
+        columns[:, 3, ..., :-1] += tiles[:, 0, ..., 1:]
+        columns[:, 0, ..., 1:] += tiles[:, 5, ..., :-1]
+        planes = columns[1:5]
+        planes[3, ..., :-1, :] += columns[0, ..., 1:, :]
+        planes[0, ..., 1:, :] += columns[5, ..., :-1, :]
+        return planes.permute(3, 2, 4, 0, 5, 1).reshape(self.size)

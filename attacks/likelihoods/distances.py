@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attacks.gradients import Tree, inner, squares
+from attacks.gradients import Tree, products
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.problem import Problem
 from fl_sim.core.errors import ConfigError, suggestion
@@ -111,8 +111,10 @@ class Cosine(Likelihood):
         return Misfit(cost, of="products")
 
     def _angle(self, seen: Tree, target: Tensors, group: list[str], by: Mapping[str, float], norm: Tensor) -> Tensor:
-        dot = torch.stack([by[k] * inner(seen[k], target[k]) for k in group]).sum(0)
-        length = torch.stack([by[k] * squares(seen[k]) for k in group]).sum(0).clamp_min(_TINY).sqrt()
+        pairs = [products(seen[name], target[name]) for name in group]
+        dot = torch.stack([by[name] * inner for name, (inner, _) in zip(group, pairs, strict=True)]).sum(0)
+        squares = torch.stack([by[name] * square for name, (_, square) in zip(group, pairs, strict=True)]).sum(0)
+        length = squares.clamp_min(_TINY).sqrt()
         cosine = dot / (length * norm).clamp_min(_TINY)
         return 1 - cosine if self.form == "plain" else (1 - cosine * cosine.abs() + _FLOOR).log() / 2
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.gradients import Batched, Factors, Guess, Looped, Tree, dense, fastest, inner, squares
+from attacks.gradients import Batched, Factors, Guess, Looped, Tree, dense, fastest, products
 from fl_sim import models
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat
@@ -93,11 +93,25 @@ def test_products_of_factors() -> None:
     full = torch.einsum("tor,tir->toi", left, right).view(2, 30, 8, 5)
     assert largest(factors.dense(), full) < 1e-6
     for goal in (target, target[None], torch.stack([target, -2 * target])):
-        assert largest(inner(factors, goal), (full * goal).flatten(1).sum(1)) < 1e-5
-        assert largest(inner(full, goal), (full * goal).flatten(1).sum(1)) < 1e-5
-    assert largest(squares(factors), full.square().flatten(1).sum(1)) < 1e-5
+        for form in (factors, full):
+            inner, squares = products(form, goal)
+            assert largest(inner, (full * goal).flatten(1).sum(1)) < 1e-5
+            assert largest(squares, full.square().flatten(1).sum(1)) < 1e-5
     assert factors.thin()
     assert isinstance(Factors(left, right[:, :4], (30, 4)).kept(), Tensor)
+
+
+def test_the_slope_of_products() -> None:
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64).requires_grad_()
+    target, weights = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64), torch.tensor([0.3, -2.0]).double()
+    inner, squares = products(rows, target)
+    expected_inner, expected_squares = (rows * target).sum((1, 2)), rows.square().sum((1, 2))
+    ours, expected = (
+        torch.autograd.grad(((a.exp() + b.log()) * weights).sum(), rows)[0]
+        for a, b in ((inner, squares), (expected_inner, expected_squares))
+    )
+    assert torch.allclose(ours, expected, atol=1e-12)
 
 
 class Shared(nn.Module):

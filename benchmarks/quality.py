@@ -1,0 +1,41 @@
+"""How long it takes to find images, not steps: the same pictures, sooner."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from types import MappingProxyType
+from typing import Any
+
+from benchmarks.case import case
+from benchmarks.curves import curve
+from benchmarks.film import Camera
+from benchmarks.plan import CNN_IMAGES
+from benchmarks.stopwatch import SAME, looped
+from benchmarks.tools import TOOLS
+from fl_sim.metrics.image import psnr
+from fl_sim.training.local import single_threaded
+
+STEPS = 1000
+WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "breaching": ("breaching", {"steps": STEPS}),
+        "fl-sim, breaching's objective, trial by trial": ("fl-sim", {"steps": STEPS, **SAME}),
+        "fl-sim, breaching's objective": ("fl-sim", {"steps": STEPS, **SAME}),
+        "fl-sim, its own": ("fl-sim", {"steps": STEPS}),
+        "fl-sim, its own, 200 steps": ("fl-sim", {"steps": 200}),
+    }
+)
+
+
+def measure() -> Iterator[tuple[str, dict[str, Any]]]:
+    """PSNR along the way on ``cnn``, image by image, on one thread; seconds are the processor's."""
+    for name, (tool, options) in WAYS.items():
+        found = []
+        for image in CNN_IMAGES:
+            seen, model, truth = case("cnn", image)
+            camera = Camera(10)
+            with single_threaded(), looped() if name.endswith("trial by trial") else nullcontext():
+                guess = TOOLS[tool](seen, model, options, camera, image)
+            way = curve(camera.frames, truth.images)
+            there = next((s for s, value in zip(way.seconds, way.psnr, strict=True) if value >= 25), None)
+            found.append({"image": image, "psnr": round(psnr(guess.images, truth.images).item(), 3), "at_25_db": there})
+        yield name, {"found": found}

@@ -1,0 +1,111 @@
+"""The table of speed, from its records: ratios first."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+
+from benchmarks.results import Record
+from fl_sim.metrics.intervals import mean_interval
+from fl_sim.runtime import files
+
+_HEAD = """# Speed, measured
+
+Made by `python -m benchmarks.speed run`; what is timed is in `benchmarks/stopwatch.py`, the goals in the issue "Speed". A
+step is one iteration of `inverting_gradients` with breaching's objective (plain cosine, total variation 0.2, signed Adam,
+box) on one CIFAR-10 test image, batch 1, freshly initialised networks in eval mode. Its time is the difference between
+two runs, one of them three times as long, so that reading the observation and inferring the label do not count. Runs
+take turns, five times; figures are medians, least and most in brackets. The machine's speed drifts by a factor of two
+in minutes: only ratios within one part mean anything.
+"""
+
+
+def write(records: Sequence[Record], out: Path) -> None:
+    """``out`` with the suffix .md."""
+    lines = [_HEAD]
+    for part, rows in _PARTS.items():
+        if mine := [record for record in records if record["part"] == part]:
+            made = mine[0]["environment"]
+            lines += [
+                *rows(mine),
+                f"\nCommit {made['commit']}, {made['machine'].partition(',')[0]}, torch {made['torch']}.\n",
+            ]
+    files.write(out.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
+
+
+def _networks(records: Sequence[Record]) -> Iterator[str]:
+    yield "## The whole machine, against breaching 0.1.2\n"
+    yield "Ratio: reconstructions an hour at equal steps, over the faster of breaching's two ways.\n"
+    yield "| network | how | ratio | ms a step |\n|---|---|---|---|"
+    for record in records:
+        theirs = min(median(ms) for name, ms in record["ms"].items() if name.startswith("breaching"))
+        for name, ms in record["ms"].items():
+            yield f"| `{record['name']}` | {name} | {theirs / median(ms):.2f} | {_spread(ms)} |"
+
+
+def _scaling(records: Sequence[Record]) -> Iterator[str]:
+    yield "## Targets, restarts, processes\n"
+    yield "`cnn`; one process of one thread unless said. Ratio: steps a second over those of one target alone.\n"
+    yield "| searched together | ratio | ms a step |\n|---|---|---|"
+    for record in records:
+        first = median(next(iter(record["ms"].values())))
+        for name, ms in record["ms"].items():
+            yield f"| {name} | {first / median(ms):.2f} | {_spread(ms)} |"
+
+
+def _limit(records: Sequence[Record]) -> Iterator[str]:
+    yield "## Share of the processor's limit\n"
+    yield (
+        "One thread, one target. Operations are those of a step whose convolutions are computed directly (counted by "
+        "PyTorch); the limit is the faster of a 1024 x 1024 matrix product and a convolution of 256 channels, measured "
+        "in turns with the step. Winograd's filtering needs fewer operations than are counted.\n"
+    )
+    yield "| network | share | GFLOP a step | ms a step | matmul, GFLOP/s | convolution, GFLOP/s |"
+    yield "|---|---|---|---|---|---|"
+    for r in records:
+        yield f"| `{r['name']}` | {r['share']:.0%} | {r['gflop']} | {r['ms']} | {r['matmul']} | {r['convolution']} |"
+
+
+def _federation(records: Sequence[Record]) -> Iterator[str]:
+    yield "## The loop around it\n"
+    yield "| what | ratio | seconds |\n|---|---|---|"
+    found = {record["name"]: record for record in records}
+    if start := found.get("start"):
+        yield f"| `fl-sim --help` | | {_spread(start['seconds'])} |"
+    if watching := found.get("watching"):
+        plain, watched = watching["plain"], watching["watched"]
+        ratio = median(watched) / median(plain)
+        seconds = f"{_spread(watched)}, {_spread(plain)}"
+        yield f"| a round of Flower's FedAvg, watched, over not watched | {ratio:.3f} | {seconds} |"
+    if overlap := found.get("overlap"):
+        ratios = [s["simulate_and_attack"] / max(s["simulate"], s["attack"]) for s in overlap["seconds"]]
+        parts = "; ".join(
+            f"{s['simulate_and_attack']} of {s['simulate']} and {s['attack']}" for s in overlap["seconds"]
+        )
+        yield f"| training with attacks beside it, over the longer of the two | {_spread(ratios)} | {parts} |"
+
+
+def _quality(records: Sequence[Record]) -> Iterator[str]:
+    yield "## Time to a picture\n"
+    yield (
+        "`cnn`, 32 CIFAR-10 test images (32 to 63), one thread, processor seconds to the first guess of 25 dB or more, "
+        "the truth being looked at afterwards only; images that never get there count as never.\n"
+    )
+    yield "| how | reach 25 dB | median seconds to it | median PSNR | mean (95 % interval) |\n|---|---|---|---|---|"
+    for record in records:
+        values = [one["psnr"] for one in record["found"]]
+        times = sorted(one["at_25_db"] or float("inf") for one in record["found"])
+        middle = mean_interval(values)
+        interval = f"{middle.mean:.1f} [{middle.low:.1f}, {middle.high:.1f}]"
+        reached = sum(one["at_25_db"] is not None for one in record["found"])
+        seconds = "never" if median(times) == float("inf") else f"{median(times):.2f}"
+        yield f"| {record['name']} | {reached} of {len(values)} | {seconds} | {median(values):.1f} | {interval} |"
+
+
+_PARTS: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = MappingProxyType(
+    {"networks": _networks, "scaling": _scaling, "limit": _limit, "federation": _federation, "quality": _quality}
+)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"
