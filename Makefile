@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_TELEMETRY_ENABLED = 0
 
-.PHONY: demo test priors check format clean help
+.PHONY: demo test priors bench check format clean help
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -26,6 +26,10 @@ priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/
 	for kind in gaussian mixture vae; do \
 		$(BIN)/fl-sim train-prior --kind $$kind --data mnist --out runs/priors/mnist_$$kind.safetensors || exit 1; \
 	done
+
+bench: $(STAMP)  ## speed, measured: two hours on 2 cores; results in experiments/results/speed.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.speed run
 
 check: $(STAMP)  ## format, lint, types, architecture, fast tests
 	$(BIN)/ruff format --check .
