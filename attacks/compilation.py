@@ -35,7 +35,10 @@ def pays(steps: int, network: nn.Module) -> bool:
 
 @contextmanager
 def compiling(folder: Path | None) -> Iterator[None]:
-    """Searches inside compile their steps and keep the result in ``folder``; ``None``: they do not."""
+    """Searches inside compile their steps and keep the result in ``folder``; ``None``: they do not.
+
+    The folder holds programs that are run: it must be one's own, never part of what others send.
+    """
     if folder is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
     token = _enabled.set(folder is not None)

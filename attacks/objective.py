@@ -74,13 +74,15 @@ class Matching:
         return self.cost(self._terms.variables.decode(point, self._all), self._terms.annealing(progress))
 
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
-        factor = torch.tensor(self._terms.annealing(progress), device=self._all.device)
         if self._whole and progress == 0:
-            self._step = compiled(partial(self._stepped, tuple(point)), factor, *point.values())
+            self._step = compiled(partial(self._stepped, tuple(point)), self._factor(progress), *point.values())
         if self._step is None:
             return slope(self, point, progress)
-        descended, score, *gradients = self._step(factor, *point.values())
+        descended, score, *gradients = self._step(self._factor(progress), *point.values())
         return Cost(descended, score), dict(zip(point, gradients, strict=True))
+
+    def _factor(self, progress: float) -> Tensor:
+        return torch.full((), self._terms.annealing(progress), device=self._all.device)
 
     def _stepped(self, names: Sequence[str], factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Cost, score and slopes as a function of tensors."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import federated, flops, quality, results
+from benchmarks import derivative, federated, flops, quality, results
 from benchmarks.stopwatch import Lap, step_seconds
 
 PATH = results.PATH.with_name("speed.json")
@@ -89,6 +89,7 @@ PARTS: Mapping[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = Mappin
     {
         "networks": _networks,
         "scaling": _scaling,
+        "derivative": derivative.measure,
         "limit": flops.measure,
         "federation": federated.measure,
         "quality": quality.measure,

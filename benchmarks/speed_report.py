@@ -66,6 +66,21 @@ def _limit(records: Sequence[Record]) -> Iterator[str]:
         yield f"| `{r['name']}` | {r['share']:.0%} | {r['gflop']} | {r['ms']} | {r['matmul']} | {r['convolution']} |"
 
 
+def _derivative(records: Sequence[Record]) -> Iterator[str]:
+    yield "## Ways to the derivative\n"
+    yield (
+        "One image on one thread, seven parts truth and three noise; the step of a finite difference is relative to "
+        "the weights' norm. Its two plain derivatives are timed, the one that gives its direction is not. Error: "
+        "relative to reverse-over-reverse; signs: the share that agree, all that signed Adam uses.\n"
+    )
+    yield "| network | way | error | signs | ms |\n|---|---|---|---|---|"
+    for record in records:
+        for way, found in record.items():
+            if isinstance(found, dict) and "error" in found:
+                figures = f"{found['error']:.2g} | {found['signs']:.1%} | {found['ms']}"
+                yield f"| `{record['name']}` | {way} | {figures} |"
+
+
 def _federation(records: Sequence[Record]) -> Iterator[str]:
     yield "## The loop around it\n"
     yield "| what | ratio | seconds |\n|---|---|---|"
@@ -111,7 +126,14 @@ def _middle(values: Sequence[float | None]) -> str:
 
 
 _PARTS: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = MappingProxyType(
-    {"networks": _networks, "scaling": _scaling, "limit": _limit, "federation": _federation, "quality": _quality}
+    {
+        "networks": _networks,
+        "scaling": _scaling,
+        "derivative": _derivative,
+        "limit": _limit,
+        "federation": _federation,
+        "quality": _quality,
+    }
 )
 
 

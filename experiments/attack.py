@@ -1,7 +1,7 @@
 """Stage two: the attacks. A job is one attack on observations of a round; each of these gets an answer or a reason."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ from experiments.knowledge import grant
 from experiments.parts import AttackPart
 from experiments.watch import Watch
 from fl_sim.core.contracts import Attack
+from fl_sim.core.places import cache_dir
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Reconstruction
 from fl_sim.federation.client import ClientJob
@@ -98,7 +99,7 @@ class AttackStage:
             todo = {key.round for key in unattacked(place, cell)}
             for number, keys in groupby(place.observation_keys(), lambda key: key.round):
                 if number in todo:
-                    self.offer(cell, [place.observation(key) for key in keys])
+                    self.offer(cell, _sharing([place.observation(key) for key in keys]))
 
     def drain(self) -> None:
         if self._pool is not None:
@@ -121,7 +122,7 @@ class AttackStage:
             model=model,
             seen=tuple(seen),
             gpu=runtime.gpus > 0,
-            compiled=self.store.path / "compiled" if wanted else None,
+            compiled=cache_dir() / "compiled" if wanted else None,
         )
 
     def _keep(self, job: AttackJob, results: list[Reconstruction | Failure] | Failure) -> None:
@@ -141,6 +142,12 @@ class AttackStage:
 
 def key_of(seen: Observation) -> Key:
     return Key(seen.round, seen.client)
+
+
+def _sharing(seen: Sequence[Observation]) -> list[Observation]:
+    """Observations of one round with one copy of its weights, which travel to a worker once then."""
+    weights, buffers = seen[0].broadcast, seen[0].buffers
+    return [replace(one, broadcast=weights, buffers=buffers) for one in seen]
 
 
 def _portions(seen: Sequence[Observation], most: int) -> Iterator[Sequence[Observation]]:
