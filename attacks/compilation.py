@@ -2,7 +2,8 @@
 
 Compiling takes the better part of a minute, so it is for long work on small networks; :func:`pays` says which. What was
 compiled is kept: in the process for other observations, whose tensors are arguments and not constants of the function,
-and in a folder for other processes.
+and in a folder for other processes. Numbers are constants: an attack that takes one from the observation, such as a
+noise level it supposes, is compiled a few times and then no more.
 """
 
 import logging
@@ -21,8 +22,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
+_PLACE = "TORCHINDUCTOR_CACHE_DIR"
 _STEPS = 100_000  # of one target and start: below, compiling costs more than it saves
 _WEIGHTS = 1_000_000  # of a network: above, its time goes into matrix products, which are fast already
+_KINDS = 4  # programs for tensors of the same shapes; more are a number that differs from observation to observation
 _enabled: ContextVar[bool] = ContextVar("enabled", default=False)
 _compiled: dict[tuple[object, ...], Step] = {}
 
@@ -39,13 +42,16 @@ def compiling(folder: Path | None) -> Iterator[None]:
 
     The folder holds programs that are run: it must be one's own, never part of what others send.
     """
+    before, token = os.environ.get(_PLACE), _enabled.set(folder is not None)
     if folder is not None:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
-    token = _enabled.set(folder is not None)
+        os.environ[_PLACE] = str(folder.absolute())
     try:
         yield
     finally:
         _enabled.reset(token)
+        os.environ.pop(_PLACE, None)
+        if before is not None:
+            os.environ[_PLACE] = before
 
 
 def compiled(step: Step, *example: Tensor) -> Step | None:
@@ -60,9 +66,12 @@ def compiled(step: Step, *example: Tensor) -> Step | None:
         graph = make_fx(step)(*example)
         constants = _lifted(graph)
         like = tuple((tuple(t.shape), t.dtype, t.stride(), t.device) for t in (*example, *constants))
-        made = _compiled.setdefault((graph.code, like), torch.compile(graph))
-        with torch.no_grad():
-            made(*(t.detach() for t in example), *constants)
+        if (graph.code, like) not in _compiled:
+            if sum(shapes == like for _, shapes in _compiled) >= _KINDS:
+                return None
+            _compiled[graph.code, like] = torch.compile(graph)
+        made = _compiled[graph.code, like]
+        _without_gradients(made, example, constants)
     except Exception as error:
         logging.getLogger(__name__).warning("not compiled, going on without: %s", str(error).partition("\n")[0])
         return None
@@ -78,7 +87,7 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
     """Turn the graph's constants into arguments, after its own, and return their values."""
     values: list[Tensor] = []
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {}  # nodes, by the constant they stand for
     for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
         name = str(node.target)
         if name not in found:
@@ -87,5 +96,7 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
                 last = found[name] = graph.graph.placeholder(f"constant_{len(values)}")
         node.replace_all_uses_with(found[name])
         graph.graph.erase_node(node)
+    for name in found:
+        delattr(graph, name)  # or it would hold one observation's tensors for as long as it is kept
     graph.recompile()
     return values

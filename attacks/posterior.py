@@ -91,7 +91,8 @@ class PosteriorSearch(Attack):
 
     @property
     def work(self) -> int:
-        return self.restarts * self.solver.steps if isinstance(self.solver, BatchSolver) else 0
+        together = self.ball is None and isinstance(self.solver, BatchSolver)
+        return self.restarts * self.solver.steps if together and isinstance(self.solver, BatchSolver) else 0
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         if self.likelihood.needs_scale and gradient_scale(seen) is None:

@@ -2,7 +2,8 @@
 
 With ``u`` the derivative of the distance in the gradients, held fixed, the step's derivative is that of ``<u, g(x)>``:
 reverse-over-reverse takes it as it stands; forward-over-reverse as the directional derivative of the plain derivative
-in the images along ``u``; a finite difference of two such plain derivatives saves two of seven passes.
+in the images along ``u``; a finite difference of two such plain derivatives saves two of seven passes. The last two need
+``u`` first: one more gradient, in weights and images.
 """
 
 import time
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn.functional import cross_entropy
 
-from attacks.gradients import Guess, dense, fastest
+from attacks.gradients import Guess, Looped, Passes, dense, fastest
 from benchmarks.case import case
 from fl_sim.core.trees import add, global_norm, scale
 from fl_sim.core.types import Tensors
@@ -39,28 +40,26 @@ def _compared(name: str) -> dict[str, Any]:
     seen, model, truth = case(name, 0)
     noise = torch.rand(truth.images.shape, generator=torch.Generator().manual_seed(0))
     images, state = 0.7 * truth.images + 0.3 * noise, State(seen.broadcast, seen.buffers)
-    passes = fastest(model, state, seen.task)
+    looped, ours = Looped(model, state), fastest(model, state, seen.task)
 
-    def exact(images: Tensor) -> tuple[Tensor, Tensors]:
+    def exact(passes: Passes) -> tuple[Tensor, Tensors]:
         inner = images[None].detach().requires_grad_()
         tree = dense(passes(Guess(inner, truth.labels[None])))
         cost = 1 - _cosine({k: g[0] for k, g in tree.items()}, seen.update.delta)
         slopes = torch.autograd.grad(cost, [*tree.values(), inner])
         return slopes[-1][0], {k: u[0] for k, u in zip(tree, slopes, strict=False)}
 
-    reference, along = exact(images)
+    reference, along = exact(looped)
     plain = _plain(model, seen.buffers, images, truth.labels)
     ways: dict[str, Callable[[], Tensor]] = {
+        "reverse-over-reverse": lambda: exact(looped)[0],
+        "reverse-over-reverse, layer by layer (fl-sim)": lambda: exact(ours)[0],
         "forward-over-reverse": lambda: jvp(plain, (dict(seen.broadcast),), (dict(along),))[1],
-        "reverse-over-reverse": lambda: exact(images)[0],
     }
     size = (global_norm(seen.broadcast) / global_norm(along)).item()
     for step in STEPS:
         ways[f"finite difference {step:g}"] = partial(_difference, plain, seen.broadcast, along, step * size)
-    return {
-        way: {"error": _error(derive(), reference), "signs": _signs(derive(), reference), "ms": _milliseconds(derive)}
-        for way, derive in ways.items()
-    }
+    return {way: _figures(derive, reference) for way, derive in ways.items()}
 
 
 def _plain(model: nn.Module, buffers: Tensors, images: Tensor, labels: Tensor) -> Callable[[Tensors], Tensor]:
@@ -82,8 +81,14 @@ def _cosine(tree: Tensors, target: Tensors) -> Tensor:
     return dot / (global_norm(tree) * global_norm(target))
 
 
+def _figures(derive: Callable[[], Tensor], reference: Tensor) -> dict[str, float]:
+    found = derive()
+    return {"error": _error(found, reference), "signs": _signs(found, reference), "ms": _milliseconds(derive)}
+
+
 def _error(found: Tensor, reference: Tensor) -> float:
-    return round(((found - reference).norm() / reference.norm()).item(), 6)
+    error: Tensor = (found - reference).norm() / reference.norm()
+    return round(error.item(), 6)
 
 
 def _signs(found: Tensor, reference: Tensor) -> float:

@@ -5,7 +5,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +46,14 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     plain, watched = list[float](), list[float]()
     for _ in range(REPEATS):
         plain.append(_rounds(lambda strategy: strategy))
-        with tempfile.TemporaryDirectory() as folder:
-            watched.append(_rounds(partial(Intercept, sink=record_to(Path(folder)), task=TASK)))
+        watched.append(_rounds(_watched))
     yield "watching", {"plain": plain, "watched": watched}
     yield "overlap", {"seconds": [_overlap() for _ in range(3)]}
+
+
+def _watched(strategy: Strategy) -> Strategy:
+    """Everything seen is written to a folder of its own."""
+    return Intercept(strategy, record_to(Path(tempfile.mkdtemp(prefix="fl-sim-"))), task=TASK)
 
 
 def _help() -> float:

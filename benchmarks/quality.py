@@ -5,12 +5,14 @@ from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
+from attacks import ATTACKS
 from benchmarks.case import case
 from benchmarks.curves import curve
 from benchmarks.film import Camera
 from benchmarks.plan import CNN_IMAGES
-from benchmarks.stopwatch import SAME, looped
+from benchmarks.stopwatch import SAME, WAY, looped
 from benchmarks.tools import TOOLS
+from fl_sim.core.seeds import derive
 from fl_sim.metrics.image import psnr
 from fl_sim.training.local import single_threaded
 
@@ -29,6 +31,8 @@ WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     """PSNR along the way on ``cnn``, image by image, on one thread; seconds are the processor's."""
+    for name, tool in {"8 together": "fl-sim", "8 together, compiled": "compiled"}.items():
+        yield f"fl-sim, breaching's objective, {name}", {"found": _together(tool)}
     for name, (tool, options) in WAYS.items():
         found = []
         for image in CNN_IMAGES:
@@ -42,3 +46,19 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
             value = round(psnr(guess.images, truth.images).item(), 3)
             found.append({"image": image, "psnr": value, "steps": steps, "seconds": seconds})
         yield name, {"found": found}
+
+
+def _together(way: str) -> list[dict[str, Any]]:
+    """Not filmed: what the engine that :mod:`benchmarks.stopwatch` times returns."""
+    found = []
+    attack = ATTACKS["inverting_gradients"](steps=STEPS, **SAME)
+    for first in range(CNN_IMAGES.start, CNN_IMAGES.stop, 8):
+        images = range(first, first + 8)
+        cases = [case("cnn", image) for image in images]
+        rngs = [derive(image, "attack") for image in images]
+        with single_threaded(), WAY[way]():
+            guesses = attack.batched([one.seen for one in cases], cases[0].model, rngs)
+        for image, one, guess in zip(images, cases, guesses, strict=True):
+            value = round(psnr(guess.images, one.truth.images).item(), 3)
+            found.append({"image": image, "psnr": value, "steps": None, "seconds": None})
+    return found

@@ -1,13 +1,11 @@
 """How long one step of an attack takes, on one processor or on all of them at once."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +18,7 @@ from attacks.gradients import Looped
 from benchmarks.case import case
 from benchmarks.film import Camera
 from benchmarks.tools import breaching
+from fl_sim.core.places import cache_dir
 from fl_sim.core.seeds import derive
 from fl_sim.runtime.memory import keep_freed_memory
 
@@ -71,7 +70,7 @@ class Lap:
             return
         attack = ATTACKS["inverting_gradients"](steps=steps, restarts=self.restarts, **SAME)
         rngs = [derive(index, "attack") for index in range(self.targets)]
-        with _WAYS[self.tool]():
+        with WAY[self.tool]():
             attack.batched([one.seen for one in cases], cases[0].model, rngs)
 
 
@@ -80,11 +79,11 @@ def looped() -> AbstractContextManager[object]:
     return patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state))
 
 
-_WAYS: Mapping[str, Callable[[], AbstractContextManager[object]]] = MappingProxyType(
+WAY: Mapping[str, Callable[[], AbstractContextManager[object]]] = MappingProxyType(
     {
         "fl-sim": nullcontext,
         "looped": looped,
-        "compiled": lambda: compiling(Path(tempfile.gettempdir()) / "fl-sim-benchmark"),
+        "compiled": lambda: compiling(cache_dir() / "compiled"),
     }
 )
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Generator
@@ -25,6 +24,8 @@ from fl_sim.runtime.pool import Failure, Pool
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackJob:
@@ -36,32 +37,28 @@ class AttackJob:
     model: ModelSpec
     seen: tuple[Observation, ...]
     gpu: bool
-    compiled: Path | None  # where compiled steps are kept; not compiled
+    compiled: bool
 
     def rng(self, seen: Observation) -> Generator:
         """The study's seed and the observation's place decide every draw."""
         return derive(self.cell.study.seed, "attack", self.label, seen.round, seen.client)
 
+    def alone(self) -> "list[AttackJob]":
+        """One job an observation."""
+        return [replace(self, seen=(one,)) for one in self.seen]
 
-def run_job(job: AttackJob) -> list[Reconstruction | Failure]:
-    """What a worker does. Where the observations cannot be attacked together, each is tried alone."""
+
+def run_job(job: AttackJob) -> list[Reconstruction]:
+    """What a worker does."""
     keep_freed_memory()
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
-    with single_threaded(), compiling(job.compiled):
-        try:
-            return list(job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device))
-        except Exception:
-            return [_alone(job, one, device) for one in job.seen]
+    torch.backends.cudnn.allow_tf32 = False  # whose rounding a cosine near 1 does not survive
+    folder = cache_dir() / "compiled" if job.compiled else None
+    with single_threaded(), compiling(folder):
+        return job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device)
 
 
-def _alone(job: AttackJob, seen: Observation, device: str) -> Reconstruction | Failure:
-    try:
-        return job.attack(seen, job.model(), job.rng(seen), device)
-    except Exception as error:
-        return Failure(f"{type(error).__name__}: {error}")
-
-
-Work: TypeAlias = Callable[[AttackJob], list[Reconstruction | Failure]]
+Work: TypeAlias = Callable[[AttackJob], list[Reconstruction]]
 
 
 @dataclass(kw_only=True)
@@ -85,21 +82,28 @@ class AttackStage:
         Observations are attacked ``runtime.together`` at a time, in the clients' order. Where one of these has not been
         attacked all are, so that a reconstruction does not depend on where a session was cut off.
         """
-        place = self.store.cell(cell.folder)
-        job = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
-        for some in _portions([grant(cell, job, one) for one in seen], cell.study.runtime.together):
-            for part in cell.study.attacks:
-                if not all(place.attempted(part.key(), key_of(one)) for one in some):
-                    self._start().submit(self._job(cell, part, some))
+        for some in _portions(seen, cell.study.runtime.together):
+            self._offer(cell, some)
 
     def offer_all(self, cells: Sequence[Cell]) -> None:
-        """Every observation that earlier sessions left."""
+        """Every observation that earlier sessions left, of rounds that are whole: others will be trained again."""
         for cell in cells:
             place = self.store.cell(cell.folder)
-            todo = {key.round for key in unattacked(place, cell)}
+            todo, whole = {key.round for key in unattacked(place, cell)}, place.rounds_done()
             for number, keys in groupby(place.observation_keys(), lambda key: key.round):
-                if number in todo:
-                    self.offer(cell, _sharing([place.observation(key) for key in keys]))
+                if number in todo and number <= whole:
+                    for some in _portions(list(keys), cell.study.runtime.together):
+                        self._offer(cell, _sharing([place.observation(key) for key in some]))
+
+    def _offer(self, cell: Cell, seen: Sequence[Observation]) -> None:
+        place = self.store.cell(cell.folder)
+        client = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
+        granted = [grant(cell, client, one) for one in seen]
+        for part in cell.study.attacks:
+            whole = self._job(cell, part, granted)
+            for job in [whole] if whole.attack.work else whole.alone():
+                if not all(place.attempted(part.key(), key_of(one)) for one in job.seen):
+                    self._start().submit(job)
 
     def drain(self) -> None:
         if self._pool is not None:
@@ -111,10 +115,9 @@ class AttackStage:
         return self._pool
 
     def _job(self, cell: Cell, part: AttackPart, seen: Sequence[Observation]) -> AttackJob:
-        made, runtime = attack(part), cell.study.runtime
-        model = cell.model(seen[0].task)
-        work = made.work * sum(expected_jobs(one) // len(one.study.attacks) for one in self.cells)
-        wanted = {"always": made.work > 0, "never": False, "auto": pays(work, model())}[runtime.compile]
+        made, runtime, model = attack(part), cell.study.runtime, cell.model(seen[0].task)
+        those = [one for one in self.cells if any(part.key() == other.key() for other in one.study.attacks)]
+        work = made.work * sum(expected_observations(one) for one in those)
         return AttackJob(
             cell=cell,
             label=part.key(),
@@ -122,12 +125,14 @@ class AttackStage:
             model=model,
             seen=tuple(seen),
             gpu=runtime.gpus > 0,
-            compiled=cache_dir() / "compiled" if wanted else None,
+            compiled={"always": made.work > 0, "never": False, "auto": pays(work, model())}[runtime.compile],
         )
 
-    def _keep(self, job: AttackJob, results: list[Reconstruction | Failure] | Failure) -> None:
+    def _keep(self, job: AttackJob, results: list[Reconstruction] | Failure) -> None:
         place = self.store.cell(job.cell.folder)
-        each = [results] * len(job.seen) if isinstance(results, Failure) else results
+        each: Sequence[Reconstruction | Failure] = (
+            [results] * len(job.seen) if isinstance(results, Failure) else results
+        )
         for seen, result in zip(job.seen, each, strict=True):
             key = key_of(seen)
             if place.attempted(job.label, key):
@@ -150,8 +155,8 @@ def _sharing(seen: Sequence[Observation]) -> list[Observation]:
     return [replace(one, broadcast=weights, buffers=buffers) for one in seen]
 
 
-def _portions(seen: Sequence[Observation], most: int) -> Iterator[Sequence[Observation]]:
-    return (seen[first : first + most] for first in range(0, len(seen), most))
+def _portions(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    return (items[first : first + most] for first in range(0, len(items), most))
 
 
 def unattacked(place: CellStore, cell: Cell) -> list[Key]:
@@ -173,10 +178,14 @@ def counted(store: RunStore, cells: Sequence[Cell]) -> tuple[int, int]:
 
 def expected_jobs(cell: Cell) -> int:
     """How many attacks a cell asks for; fewer where replies are refused."""
+    return expected_observations(cell) * len(cell.study.attacks)
+
+
+def expected_observations(cell: Cell) -> int:
+    """How many of a cell's observations are attacked; fewer where replies are refused."""
     study = cell.study
     rounds = len(study.adversary.rounds or range(study.federation.rounds))
     if study.adversary.view == "aggregate":
-        return rounds * len(study.attacks)
+        return rounds
     cohort = study.federation.cohort or study.federation.clients
-    clients = min(cohort, len(study.adversary.clients or range(cohort)))
-    return rounds * clients * len(study.attacks)
+    return rounds * min(cohort, len(study.adversary.clients or range(cohort)))

@@ -78,7 +78,7 @@ class Runtime(Section):
     compile: Literal["auto", "always", "never"] = "auto"  # searches' steps; auto: long work on small networks
     gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
-    waiting: Count = 16  # attack jobs that wait before the simulation does
+    waiting: Count = 16  # observations that wait for an attack before the simulation waits
     job_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds, for each observation
     ray_address: str | None = None  # of an existing cluster
 

@@ -113,9 +113,17 @@ class Run:
 
     def _pool(self, work: Work, done: Callable[[AttackJob, Any], None]) -> Pool[AttackJob]:
         if self.executor == "inline":
-            return InlinePool(work, done)
+            return InlinePool(work, done, split=AttackJob.alone)
         r = self.study.runtime
-        return RayPool(work, done, actors=r.actors, gpus=r.gpus, waiting=r.waiting, timeout=self._timeout)
+        return RayPool(
+            work,
+            done,
+            actors=r.actors,
+            gpus=r.gpus,
+            waiting=-(-r.waiting // r.together),
+            timeout=self._timeout,
+            split=AttackJob.alone,
+        )
 
     def _timeout(self, job: AttackJob) -> float | None:
         each = self.study.runtime.job_timeout

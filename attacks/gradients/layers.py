@@ -138,11 +138,15 @@ def lowered(layer: nn.Module, name: str, tape: Tape) -> Lowered | None:
     """``layer`` as one of these, if there is one for it."""
     if type(layer) is nn.Linear:
         return Linear(layer, name, tape)
-    if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same":
+    if type(layer) is nn.Conv2d and _plain(layer):
         return Convolved(layer, name, tape)
     if type(layer) is nn.BatchNorm2d and layer.running_mean is not None and not layer.training:
         return Normalised(layer, name, tape)
     return None
+
+
+def _plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -102,10 +102,10 @@ class Cosine(Likelihood):
         target = {name: problem.targets[name] for name in weights}
         groups = [list(weights)] if self.per == "model" else [[name] for name in weights]
         norms = [_squares(target, group, weights).sqrt() for group in groups]
+        shares = torch.tensor([weights[group[0]] for group in groups]).to(norms[0])
 
         def cost(gradients: Tree) -> Tensor:
             angles = [self._angle(gradients, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
-            shares = torch.tensor([weights[group[0]] for group in groups]).to(angles[0])
             return (shares / shares.sum()) @ torch.stack(angles)
 
         return Misfit(cost, of="products")

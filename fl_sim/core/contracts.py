@@ -38,7 +38,7 @@ class Attack(ABC):
 
     @property
     def work(self) -> int:
-        """Steps of an iterative search on one observation, all starts counted; 0 where there is no such search."""
+        """Steps on one observation, all starts counted, that several observations take together; 0: they do not."""
         return 0
 
     @final
@@ -63,6 +63,8 @@ class Attack(ABC):
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str = "cpu"
     ) -> list[Reconstruction]:
         """One reconstruction an observation, each as a call of its own would give it, rounding apart; faster together.
+
+        Rounding, and time: a budget in seconds is one for the whole batch, as large as theirs together.
 
         Args:
             seen, rngs: Observations and their generators, in the same order.

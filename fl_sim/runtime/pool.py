@@ -5,9 +5,9 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -31,14 +31,29 @@ class Pool(Protocol[J_contra]):
         """Wait until every job is done."""
 
 
+Split: TypeAlias = Callable[[J], Sequence[J]]
+
+
+def whole(job: J) -> Sequence[J]:
+    """A job that has no parts."""
+    return (job,)
+
+
 class InlinePool(Generic[J, R]):
     """In this process, at once: for tests, debuggers and small studies."""
 
-    def __init__(self, work: Callable[[J], R], done: Callable[[J, R | Failure], None]) -> None:
-        self._work, self._done = work, done
+    def __init__(
+        self, work: Callable[[J], R], done: Callable[[J, R | Failure], None], *, split: Split[J] = whole
+    ) -> None:
+        self._work, self._done, self._split = work, done, split
 
     def submit(self, job: J) -> None:
-        self._done(job, self._run(job))
+        result = self._run(job)
+        if isinstance(result, Failure) and len(parts := self._split(job)) > 1:
+            for part in parts:
+                self._done(part, self._run(part))
+        else:
+            self._done(job, result)
 
     def drain(self) -> None:
         """Nothing waits."""
@@ -63,6 +78,7 @@ class RayPool(Generic[J, R]):
         gpus: Share of a GPU each takes; 0: none.
         waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
         timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
+        split: The parts of a job that are tried one by one where the whole has failed.
 
     An actor that dies is replaced and its job tried once more.
     """
@@ -76,9 +92,10 @@ class RayPool(Generic[J, R]):
         gpus: float = 0.0,
         waiting: int = 16,
         timeout: Callable[[J], float | None] = lambda _: None,
+        split: Split[J] = whole,
     ) -> None:
         self._work, self._done = work, done
-        self._gpus, self._timeout = gpus, timeout
+        self._gpus, self._timeout, self._split = gpus, timeout, split
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
@@ -99,12 +116,20 @@ class RayPool(Generic[J, R]):
             job = self._queue.get()
             try:
                 actor, result = self._attempt(actor, job)
-                with self._lock:
-                    self._done(job, result)
+                if isinstance(result, Failure) and len(parts := self._split(job)) > 1:
+                    for part in parts:
+                        actor, result = self._attempt(actor, part)
+                        self._report(part, result)
+                else:
+                    self._report(job, result)
             except BaseException as error:
                 self._broken.append(error)
             finally:
                 self._queue.task_done()
+
+    def _report(self, job: J, result: R | Failure) -> None:
+        with self._lock:
+            self._done(job, result)
 
     def _attempt(self, actor: Any, job: J, tries: int = 2) -> tuple[Any, R | Failure]:
         """The job's result, and the actor to go on with (``None``: make a new one)."""

@@ -10,7 +10,7 @@ import torch
 
 from attacks.analytic.ratio import Ratio
 from experiments import config, pipeline
-from experiments.attack import AttackJob
+from experiments.attack import AttackJob, run_job
 from experiments.config import Study
 from experiments.parts import AttackPart
 from experiments.pipeline import Run
@@ -118,6 +118,48 @@ def test_a_finished_run_does_nothing_again(done: Path, monkeypatch: pytest.Monke
     assert (done / "records.jsonl").read_bytes() == before
 
 
+def test_observations_of_a_round_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By attacks that can; a round that a crash cut short is left to the simulation that will train it again."""
+    asked: list[tuple[str, list[int]]] = []
+    work = run_job
+
+    def noted(job: AttackJob) -> list[Reconstruction]:
+        asked.append((job.label, [seen.client for seen in job.seen]))
+        return work(job)
+
+    monkeypatch.setattr("experiments.attack.run_job", noted)
+    text = TINY.replace("[evaluation]", "[runtime]\ntogether = 2\n[evaluation]").replace("clients = 2", "clients = 3")
+    run = run_tiny(tmp_path / "run", text)
+    searches = [clients for label, clients in asked if label != "ratio"]
+    assert searches == [[0, 1], [2]] * 4
+    assert [clients for label, clients in asked if label == "ratio"] == [[0], [1], [2]] * 4
+    place = run.store.cell(run.cells[0].folder)
+    label = next(label for label, _ in asked if label != "ratio")
+    first, second = place.result(label, Key(2, 0)), place.result(label, Key(2, 1))
+    (place.path / "reconstructions" / label / "r0002-c0001.safetensors").unlink()
+    asked.clear()
+    with RunStore(tmp_path / "run"):
+        run.attack(Silent())
+    assert asked == [(label, [0, 1])]
+    again = place.result(label, Key(2, 1))
+    assert isinstance(first, Reconstruction)
+    assert isinstance(second, Reconstruction)
+    assert isinstance(again, Reconstruction)
+    assert torch.equal(second.images, again.images)
+    (place.path / "reconstructions" / label / "r0002-c0001.safetensors").unlink()
+    monkeypatch.setattr(type(place), "rounds_done", lambda _: 1)
+    asked.clear()
+    with RunStore(tmp_path / "run"):
+        run.attack(Silent())
+    assert asked == []
+
+
+def test_a_cell_without_attacks_stops_nobody(tmp_path: Path) -> None:
+    text = TINY.replace('name = "ratio"', 'name = "ratio"\nonly = ["none"]').replace("30", '30\nonly = ["none"]')
+    assert text.count("only") == 2
+    assert run_tiny(tmp_path / "run", text).finished()
+
+
 def test_two_runs_are_equal_to_the_bit(done: Path, tmp_path: Path) -> None:
     run_tiny(tmp_path / "again")
     assert records(tmp_path / "again") == records(done)
@@ -199,7 +241,7 @@ def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(
 def test_failures_that_are_tried_again_replace_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
 
-    def broken(job: AttackJob) -> Reconstruction:
+    def broken(job: AttackJob) -> list[Reconstruction]:
         raise MemoryError("no memory")
 
     with monkeypatch.context() as patch:

@@ -37,6 +37,25 @@ def test_inline_failures_have_reasons() -> None:
     assert found == {1: 2, -1: Failure("ValueError: -1 is negative"), 2: 4}
 
 
+def total(job: tuple[int, ...]) -> int:
+    if -1 in job:
+        raise ValueError("-1")
+    return sum(job)
+
+
+def singles(job: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [(one,) for one in job]
+
+
+def test_what_fails_together_is_tried_alone() -> None:
+    found: dict[tuple[int, ...], int | Failure] = {}
+    pool = InlinePool(total, found.__setitem__, split=singles)
+    for job in ((1, 2), (3, -1, 4), (-1,)):
+        pool.submit(job)
+    failed = Failure("ValueError: -1")
+    assert found == {(1, 2): 3, (3,): 3, (-1,): failed, (4,): 4}
+
+
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     with RaySession(cpus=2):
@@ -53,6 +72,14 @@ class TestRay:
             pool.submit(job)
         pool.drain()
         assert found == {-1: Failure("ValueError: -1 is negative")} | {i: 2 * i for i in range(9)}
+
+    def test_what_fails_together_is_tried_alone(self, ray: None) -> None:
+        found: dict[tuple[int, ...], int | Failure] = {}
+        pool = RayPool(total, found.__setitem__, actors=1, split=singles)
+        for job in ((1, 2), (3, -1)):
+            pool.submit(job)
+        pool.drain()
+        assert found == {(1, 2): 3, (3,): 3, (-1,): Failure("ValueError: -1")}
 
     def test_a_full_queue_slows_whoever_fills_it(self, ray: None) -> None:
         gate, found = threading.Event(), list[int]()

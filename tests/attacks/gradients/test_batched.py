@@ -154,7 +154,35 @@ class Own(Shared):
         return out
 
 
-@pytest.mark.parametrize("kind", [Shared, Beside, InPlace, Own])
+class Asked(Shared):
+    """A layer is asked for what only the layer itself knows."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.mix(images).flatten(1)[:, : self.head.in_features])
+        return out
+
+
+class Valid(nn.Sequential):
+    """Padding is said in words."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 2, 3, padding="valid"), nn.Flatten(), nn.Linear(392, 5))
+
+
+class Small(Shared):
+    """Wrong in one small gradient only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Linear(1, 5, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        ones = images.new_ones(len(images), 1)
+        out: Tensor = self.head(self.mix(images).flatten(1)) + 1e-4 * (self.shift(ones) + ones @ self.shift.weight.T)
+        return out
+
+
+@pytest.mark.parametrize("kind", [Shared, Beside, InPlace, Own, Asked, Valid, Small])
 def test_models_that_layers_do_not_tell_whole_are_looped(kind: type[nn.Module]) -> None:
     model = kind()
     assert isinstance(fastest(model, state_of(model), TASK), Looped)
