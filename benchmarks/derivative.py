@@ -2,8 +2,8 @@
 
 With ``u`` the derivative of the distance in the gradients, held fixed, the step's derivative is that of ``<u, g(x)>``:
 reverse-over-reverse takes it as it stands; forward-over-reverse as the directional derivative of the plain derivative
-in the images along ``u``; a finite difference of two such plain derivatives saves two of seven passes. The last two need
-``u`` first: one more gradient, in weights and images.
+in the images along ``u``; a finite difference of two such plain derivatives saves two of seven passes. The last two
+need ``u`` first: one more gradient, in weights and images.
 """
 
 import time

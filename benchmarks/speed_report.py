@@ -11,8 +11,8 @@ from fl_sim.runtime import files
 
 _HEAD = """# Speed, measured
 
-Made by `python -m benchmarks.speed run`. The machine's speed drifts by a factor of two within minutes: only ratios inside
-one part mean anything. Least and most stand in brackets.
+Made by `python -m benchmarks.speed run`. The machine's speed drifts by a factor of two within minutes: only ratios
+inside one part mean anything. Least and most stand in brackets.
 """
 
 
@@ -32,13 +32,14 @@ def write(records: Sequence[Record], out: Path) -> None:
 def _networks(records: Sequence[Record]) -> Iterator[str]:
     yield "## The whole machine, against breaching 0.1.2\n"
     yield (
-        "A step is one iteration of `inverting_gradients` with breaching's objective (plain cosine, total variation 0.2, "
-        "signed Adam, box) on one CIFAR-10 test image, batch 1, freshly initialised networks in eval mode; ours attacks "
-        "8 (`cnn`), 16 (`lenet`), 4 (`resnet18`) or 2 (`convnet`) images together. Its time is the difference between two "
-        "runs, one of them three times as long, so that what is done once does not count: reading the observation, "
-        "inferring the label, and for the compiled rows a minute of compiling the first time and a few seconds of tracing "
-        "a job (compiling is automatic from 100,000 steps of an attack in a study on). Five turns, medians. Ratios: over "
-        "breaching as it runs by itself, one process with two threads; and over two breaching processes at once.\n"
+        "A step is one iteration of `inverting_gradients` with breaching's objective (plain cosine, total variation "
+        "0.2, signed Adam, box) on one CIFAR-10 test image, batch 1, freshly initialised networks in eval mode; ours "
+        "attacks 8 (`cnn`), 16 (`lenet`), 4 (`resnet18`) or 2 (`convnet`) images together. Its time is the difference "
+        "between two runs, one of them three times as long, so that what is done once does not count: reading the "
+        "observation, inferring the label, and for the compiled rows a minute of compiling the first time and a few "
+        "seconds of tracing a job (compiling is automatic where an attack has 100,000 steps or more in a study). Five "
+        "turns, medians. Ratios: over breaching as it runs by itself, one process with two threads; and over two "
+        "breaching processes at once.\n"
     )
     yield "| network | how | over one breaching | over two | ms a step |\n|---|---|---|---|---|"
     for record in records:
@@ -75,9 +76,9 @@ def _derivative(records: Sequence[Record]) -> Iterator[str]:
     yield "## Ways to the derivative\n"
     yield (
         "One image on one thread, seven parts truth and three noise; the step of a finite difference is relative to "
-        "the weights' norm. Finite differences and forward-over-reverse are timed without the gradient that gives their "
-        "direction, three passes of seven. Error: relative to reverse-over-reverse; signs: the share that agree, all "
-        "that signed Adam uses.\n"
+        "the weights' norm. Finite differences and forward-over-reverse are timed without the gradient that gives "
+        "their direction, three passes of seven. Error: relative to reverse-over-reverse; signs: the share that agree, "
+        "all that signed Adam uses.\n"
     )
     yield "| network | way | error | signs | ms |\n|---|---|---|---|---|"
     for record in records:
