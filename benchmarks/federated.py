@@ -32,10 +32,10 @@ IMAGES, BATCH = 512, 32  # of each client, and of a local step
 
 STUDY: dict[str, Any] = {
     "name": "overlap",
-    "data": {"name": "cifar10"},
+    "data": {"name": "cifar10", "per_client": 32},
     "model": "cnn",
-    "federation": {"clients": 4, "rounds": 12, "mode": "fedavg", "batch_size": 8, "local_epochs": 24},
-    "adversary": {"rounds": [1, 4, 7, 10], "clients": [0, 1]},
+    "federation": {"clients": 4, "rounds": 8, "mode": "fedavg", "batch_size": 16, "local_epochs": 40},
+    "adversary": {"rounds": [1, 3, 5, 7], "clients": [0]},
     "attack": [{"name": "inverting_gradients", "steps": 60}],
     "runtime": {"cpus": 1, "actors": 1},
 }
@@ -48,7 +48,7 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
         plain.append(_rounds(lambda strategy: strategy))
         watched.append(_rounds(_watched))
     yield "watching", {"plain": plain, "watched": watched}
-    yield "overlap", {"seconds": [_overlap() for _ in range(3)]}
+    yield "overlap", {"seconds": [_overlap() for _ in range(2)]}
 
 
 def _watched(strategy: Strategy) -> Strategy:

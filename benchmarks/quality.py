@@ -21,8 +21,6 @@ WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "breaching": ("breaching", {"steps": STEPS}),
         "fl-sim, breaching's objective, trial by trial": ("fl-sim", {"steps": STEPS, **SAME}),
-        "fl-sim, breaching's objective": ("fl-sim", {"steps": STEPS, **SAME}),
-        "fl-sim, its own": ("fl-sim", {"steps": STEPS}),
         "fl-sim, its own, 200 steps": ("fl-sim", {"steps": 200}),
         "fl-sim, its own, 100 steps": ("fl-sim", {"steps": 100}),
     }
