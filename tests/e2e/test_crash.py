@@ -16,6 +16,7 @@ from tests.experiments.test_pipeline import records, run_tiny
 pytestmark = pytest.mark.slow
 
 SLOWER = TINY.replace("steps = 30", "steps = 250").replace("rounds = 2", "rounds = 3")
+UNCOMPILED = '[runtime]\ncompile = "never"\n'
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "first observation": lambda run: any(run.glob("cells/*/observations/*.safetensors")),
     "first checkpoint": lambda run: any(run.glob("cells/*/checkpoint.safetensors")),
@@ -58,7 +59,8 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path: Pat
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, executor: str) -> None:
     """Also while Flower's server thread waits for clients."""
-    (tmp_path / "tiny.toml").write_text(SLOWER.replace("steps = 250", "steps = 20000"))
+    endless = SLOWER.replace("steps = 250", "steps = 20000").replace("[evaluation]", UNCOMPILED + "[evaluation]")
+    (tmp_path / "tiny.toml").write_text(endless)
     process = start(tmp_path / "run", executor)
     while process.poll() is None and not MOMENTS["first observation"](tmp_path / "run"):
         time.sleep(0.01)
