@@ -59,7 +59,7 @@ class PosteriorSearch(Attack):
     def _batched(
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
     ) -> list[Reconstruction]:
-        if self.ball is not None or not isinstance(self.solver, BatchSolver) or not _alike(seen):
+        if not self.work or not _alike(seen):
             return super()._batched(seen, model, rngs, device)
         return halved(partial(self._search_all, model=model, device=device), seen, rngs)
 
@@ -91,8 +91,7 @@ class PosteriorSearch(Attack):
 
     @property
     def work(self) -> int:
-        together = self.ball is None and isinstance(self.solver, BatchSolver)
-        return self.restarts * self.solver.steps if together and isinstance(self.solver, BatchSolver) else 0
+        return self.restarts * self.solver.steps if self.ball is None and isinstance(self.solver, BatchSolver) else 0
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         if self.likelihood.needs_scale and gradient_scale(seen) is None:

@@ -5,7 +5,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -39,6 +39,15 @@ def whole(job: J) -> Sequence[J]:
     return (job,)
 
 
+def attempts(run: Callable[[J], R | Failure], job: J, split: Split[J]) -> Iterator[tuple[J, R | Failure]]:
+    """A job with its result or, where it has failed and has parts, each part with the result of its own run."""
+    result, parts = run(job), split(job)
+    if isinstance(result, Failure) and len(parts) > 1:
+        yield from ((part, run(part)) for part in parts)
+    else:
+        yield job, result
+
+
 class InlinePool(Generic[J, R]):
     """In this process, at once: for tests, debuggers and small studies."""
 
@@ -48,12 +57,8 @@ class InlinePool(Generic[J, R]):
         self._work, self._done, self._split = work, done, split
 
     def submit(self, job: J) -> None:
-        result = self._run(job)
-        if isinstance(result, Failure) and len(parts := self._split(job)) > 1:
-            for part in parts:
-                self._done(part, self._run(part))
-        else:
-            self._done(job, result)
+        for part, result in attempts(self._run, job, self._split):
+            self._done(part, result)
 
     def drain(self) -> None:
         """Nothing waits."""
@@ -111,25 +116,23 @@ class RayPool(Generic[J, R]):
         self._raise_broken()
 
     def _feed(self) -> None:
-        actor = None
+        actor: Any = None
+
+        def run(job: J) -> R | Failure:
+            nonlocal actor
+            actor, result = self._attempt(actor, job)
+            return result
+
         while True:
             job = self._queue.get()
             try:
-                actor, result = self._attempt(actor, job)
-                if isinstance(result, Failure) and len(parts := self._split(job)) > 1:
-                    for part in parts:
-                        actor, result = self._attempt(actor, part)
-                        self._report(part, result)
-                else:
-                    self._report(job, result)
+                for part, result in attempts(run, job, self._split):
+                    with self._lock:
+                        self._done(part, result)
             except BaseException as error:
                 self._broken.append(error)
             finally:
                 self._queue.task_done()
-
-    def _report(self, job: J, result: R | Failure) -> None:
-        with self._lock:
-            self._done(job, result)
 
     def _attempt(self, actor: Any, job: J, tries: int = 2) -> tuple[Any, R | Failure]:
         """The job's result, and the actor to go on with (``None``: make a new one)."""
