@@ -4,10 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_TELEMETRY_ENABLED = 0
 
-.PHONY: demo test priors bench check format clean help
+.PHONY: demo test priors bench check lint format clean help
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -20,7 +22,7 @@ demo: $(STAMP)  ## the main job on bundled data: federation, interception, attac
 	$(BIN)/fl-sim demo
 
 test: $(STAMP)  ## every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/priors
 	for kind in gaussian mixture vae; do \
@@ -31,12 +33,14 @@ bench: $(STAMP)  ## speed, measured: two hours on 2 cores; results in experiment
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.speed run
 
-check: $(STAMP)  ## format, lint, types, architecture, fast tests
+check: lint  ## what lint checks, and the fast tests
+	$(PYTEST) -m "not slow"
+
+lint: $(STAMP)  ## format, lint, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
 
 format: $(STAMP)  ## rewrite the code in the project's format
 	$(BIN)/ruff format .

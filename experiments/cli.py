@@ -163,11 +163,14 @@ def list_(
 
 
 @app.command()
-def selftest(json: AsJson = False) -> None:
+def selftest(
+    processes: Annotated[int, typer.Option(min=1, help="Checks run at once.")] = os.cpu_count() or 1,
+    json: AsJson = False,
+) -> None:
     """Known-answer checks of this installation: figure, expected, tolerance, verdict."""
     from experiments import commands
 
-    commands.selftest(json=json)
+    commands.selftest(processes, json=json)
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ def list_(what: str, *, json: bool) -> None:
     out.print(terminal.listing(what, rows))
 
 
-def selftest(*, json: bool) -> None:
+def selftest(processes: int, *, json: bool) -> None:
     from experiments.checks import run_checks
 
     found = []
-    for check in run_checks():
+    for check in run_checks(processes):
         found.append(check)
         err.print(f"[{'green' if check.passed else 'red'}]{'pass' if check.passed else 'FAIL'}[/] {escape(str(check))}")
     passed = all(check.passed for check in found)

@@ -1,7 +1,6 @@
 """The self-test passes, and fails where something is broken."""
 
 import json
-import sys
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -12,10 +11,11 @@ from defenses.dpsgd import DpSgd
 from defenses.noise import Gaussian
 from defenses.quantization import Quantize
 from defenses.sparsification import RandomPrune, TopK
-from experiments import checks, cli
+from experiments import checks
 from experiments.checks.answer import Answer
 from fl_sim.core.density import Choice, Interval, Noise, Normal
 from fl_sim.core.types import Tensors
+from tests.experiments.command import fl_sim
 
 
 def passes(name: str) -> bool:
@@ -24,10 +24,16 @@ def passes(name: str) -> bool:
 
 
 @pytest.mark.slow
-def test_every_check_passes() -> None:
-    found = list(checks.run_checks())
-    assert [check.name for check in found] == list(checks.CHECKS)
-    assert [str(check) for check in found if not check.passed] == []
+@pytest.mark.parametrize("name", checks.CHECKS)
+def test_every_check_passes(name: str) -> None:
+    check = checks.run_check(name)
+    assert check.passed, str(check)
+
+
+def test_checks_in_processes_of_their_own_answer_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: checks.CHECKS[name] for name in ("K13 gaussian", "K13 laplace", "K13 dpsgd")}
+    monkeypatch.setattr(checks, "CHECKS", MappingProxyType(few))
+    assert [(c.name, c.figure) for c in checks.run_checks(2)] == [(c.name, c.figure) for c in checks.run_checks()]
 
 
 @pytest.mark.parametrize("number", range(1, 17))
@@ -110,9 +116,5 @@ def test_a_figure_that_is_no_number_fails(monkeypatch: pytest.MonkeyPatch, capsy
     assert json.loads(capsys.readouterr().out)["checks"][0]["figure"] is None
 
 
-def selftest(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Run ``fl-sim selftest --json``; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["fl-sim", "selftest", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code
+def selftest(monkeypatch: pytest.MonkeyPatch) -> int:
+    return fl_sim(monkeypatch, "selftest", "--json", "--processes", "1")

@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from attacks.analytic.ratio import Ratio
-from experiments import cli
 from fl_sim.core.types import Reconstruction
+from tests.experiments.command import fl_sim
 from tests.experiments.studies import TINY
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.filterwarnings("ignore")  # the command line sends warnings to log.txt
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["fl-sim", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture
@@ -36,14 +29,14 @@ def tiny(tmp_path: Path) -> Callable[[str], list[str]]:
 def test_json_is_one_document_and_all_is_done(
     tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    assert call(monkeypatch, *tiny(), "--json") == 0
+    assert fl_sim(monkeypatch, *tiny(), "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["jobs"] == 16
     assert said["failed"] == 0
     assert Path(said["report"]).exists()
-    assert call(monkeypatch, *tiny()) == 0  # a second time: nothing to do
+    assert fl_sim(monkeypatch, *tiny()) == 0  # a second time: nothing to do
     assert "report:" in capsys.readouterr().out
-    assert call(monkeypatch, "report", str(tmp_path / "run")) == 0
+    assert fl_sim(monkeypatch, "report", str(tmp_path / "run")) == 0
 
 
 def test_failed_jobs_end_with_1(
@@ -53,7 +46,7 @@ def test_failed_jobs_end_with_1(
         raise MemoryError("no memory")
 
     monkeypatch.setattr(Ratio, "_reconstruct", broken)
-    assert call(monkeypatch, *tiny()) == 1
+    assert fl_sim(monkeypatch, *tiny()) == 1
     assert "8 attack jobs failed" in capsys.readouterr().err
 
 
@@ -62,9 +55,9 @@ def test_overrides_change_the_study(
 ) -> None:
     run, study, *options = tiny()
     overrides = ["federation.rounds=1", "grid.defense=['none']", "attack=ratio"]
-    assert call(monkeypatch, run, study, *overrides, *options) == 2  # [[attacks]] is in the file already
+    assert fl_sim(monkeypatch, run, study, *overrides, *options) == 2  # [[attacks]] is in the file already
     overrides[-1] = "attacks=['ratio']"
-    assert call(monkeypatch, run, study, *overrides, *options) == 0
+    assert fl_sim(monkeypatch, run, study, *overrides, *options) == 0
     assert len((tmp_path / "run" / "records.jsonl").read_text().splitlines()) == 2
 
 
@@ -72,10 +65,10 @@ def test_another_study_needs_fresh(
     tiny: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     small = ["federation.rounds=1", "grid.defense=['none']"]
-    assert call(monkeypatch, *tiny(), *small) == 0
-    assert call(monkeypatch, *tiny(), *small, "seed=1") == 2
+    assert fl_sim(monkeypatch, *tiny(), *small) == 0
+    assert fl_sim(monkeypatch, *tiny(), *small, "seed=1") == 2
     assert "differs in seed" in capsys.readouterr().err
-    assert call(monkeypatch, *tiny(), *small, "seed=1", "--fresh") == 0
+    assert fl_sim(monkeypatch, *tiny(), *small, "seed=1", "--fresh") == 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +92,7 @@ def test_wrong_commands_end_with_2_and_say_why(
     monkeypatch.setenv("FL_SIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *arguments) == 2
+    assert fl_sim(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "runs").exists()
 
@@ -107,18 +100,18 @@ def test_wrong_commands_end_with_2_and_say_why(
 def test_fresh_deletes_only_runs(monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path) -> None:
     precious = tmp_path / "thesis.tex"
     precious.write_text("years")
-    assert call(monkeypatch, "run", "demo", "--out", str(tmp_path), "--fresh") == 2
+    assert fl_sim(monkeypatch, "run", "demo", "--out", str(tmp_path), "--fresh") == 2
     assert precious.read_text() == "years"
     assert "delete it yourself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["attacks", "defenses", "datasets", "models", "studies"])
 def test_lists_are_json_on_demand(what: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert call(monkeypatch, "list", what, "--json") == 0
+    assert fl_sim(monkeypatch, "list", what, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
     assert all(row["name"] for row in rows)
-    assert call(monkeypatch, "list", what) == 0
+    assert fl_sim(monkeypatch, "list", what) == 0
 
 
 def test_help_loads_nothing_heavy() -> None:

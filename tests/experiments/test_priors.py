@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,18 @@ import torch
 
 from attacks.priors import PRIORS
 from attacks.problem import Problem
-from experiments import cli
 from experiments.priors import bits_per_dim, public_vectors
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation
 from fl_sim.data import Source, load
+from tests.experiments.command import fl_sim
 
 Capture = pytest.CaptureFixture[str]
 SHORT = ("--epochs", "10", "--hidden", "32", "--latents", "2", "--components", "2")
 
 
 def train(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["fl-sim", "train-prior", "--out", str(out), *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
+    return fl_sim(monkeypatch, "train-prior", "--out", str(out), *arguments)
 
 
 @pytest.fixture(params=["gaussian", "mixture", "vae"])
