@@ -22,7 +22,8 @@ demo: $(STAMP)  ## the main job on bundled data: federation, interception, attac
 	$(BIN)/fl-sim demo
 
 test: $(STAMP)  ## every test
-	$(PYTEST)
+	$(PYTEST) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/priors
 	for kind in gaussian mixture vae; do \

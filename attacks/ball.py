@@ -40,18 +40,18 @@ class DeltaBall:
         return torch.cat([half, -half])
 
     def around(self, guess: Guess, offsets: Tensor) -> Guess:
-        """Each trial becomes ``k`` trials, one after the other."""
-        count = len(offsets)
+        """Each trial becomes ``k`` trials, one after the other; ``offsets`` ``(T, k, N, C, H, W)``."""
+        count = offsets.shape[1]
         images = (guess.images[:, None] + offsets).flatten(0, 1)
         noise = {name: z.repeat_interleave(count, 0) for name, z in guess.noise.items()}
         return Guess(images, guess.labels.repeat_interleave(count, 0), noise)
 
-    def gathered(self, costs: Tensor, offsets: Tensor) -> Tensor:
+    def gathered(self, costs: Tensor) -> Tensor:
         """Costs ``(T k,)`` to one a trial, ``(T,)``."""
-        by_trial = costs.view(-1, len(offsets))
+        by_trial = costs.view(-1, 2 * self.pairs)
         if self.form == "jensen":
             return by_trial.mean(1)
-        return math.log(len(offsets)) - torch.logsumexp(-by_trial, 1)
+        return math.log(2 * self.pairs) - torch.logsumexp(-by_trial, 1)
 
 
 def uniform_in_ball(count: int, dim: int, radius: float, rng: Generator) -> Tensor:

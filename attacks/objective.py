@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, cat
 
+from attacks.ball import DeltaBall
 from attacks.compilation import Step, compiled
 from attacks.gradients import Tree, of_trials
 from attacks.likelihoods import Likelihood
@@ -47,6 +48,7 @@ class Terms:
     priors: tuple[Prior, ...]
     variables: Variables
     annealing: Annealing
+    ball: DeltaBall | None
 
 
 class Matching:
@@ -56,25 +58,40 @@ class Matching:
         terms: Of the cost.
         problems: Of observations that share the network and its weights.
         trials: Of each observation; they follow one another.
+        offsets: Of each observation's ball, if the terms have one.
         whole: Whether it may be compiled where that is enabled: not for what is left of a search.
 
     What compares a trial with its own observation only (a likelihood, a prior that ``joins``) is computed for all at
     once, anything else for one observation after the other.
     """
 
-    def __init__(self, terms: Terms, problems: Sequence[Problem], trials: int, *, whole: bool = True) -> None:
-        self._terms, self._problems, self._trials = terms, problems, trials
-        self._all = Problem.joined(problems, trials)
+    def __init__(
+        self,
+        terms: Terms,
+        problems: Sequence[Problem],
+        trials: int,
+        offsets: Sequence[Tensor] = (),
+        *,
+        whole: bool = True,
+    ) -> None:
+        self._terms, self._problems, self._trials, self._offsets = terms, problems, trials, offsets
+        self._around = (
+            torch.stack(list(offsets)).repeat_interleave(trials, 0) if offsets else None
+        )  # (T, k, N, C, H, W)
+        self._each = trials * (len(offsets[0]) if offsets else 1)
+        self._read = Problem.joined(problems, trials)
+        self._all = Problem.joined(problems, self._each)
         self._misfits = [(own, terms.likelihood.bind(problem)) for own, problem in self._parts(terms.likelihood.joins)]
         self._priors = [(prior, self._parts(prior.joins)) for prior in terms.priors]
         self._step: Step | None = None
         self._whole = whole
 
     def __call__(self, point: Point, progress: float) -> Cost:
-        return self.cost(self._terms.variables.decode(point, self._all), self._terms.annealing(progress))
+        return self.cost(self._terms.variables.decode(point, self._read), self._terms.annealing(progress))
 
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
-        if self._whole and progress == 0:
+        if self._whole:
+            self._whole = False
             self._step = compiled(partial(self._stepped, tuple(point)), self._factor(progress), *point.values())
         if self._step is None:
             return slope(self, point, progress)
@@ -87,16 +104,24 @@ class Matching:
     def _stepped(self, names: Sequence[str], factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Cost, score and slopes as a function of tensors."""
         point = dict(zip(names, values, strict=True))
-        cost = self.cost(self._terms.variables.decode(point, self._all), factor)
+        cost = self.cost(self._terms.variables.decode(point, self._read), factor)
         gradients = torch.autograd.grad(cost.descended.sum(), values, materialize_grads=True)
         return (cost.descended.detach(), cost.score.detach(), *gradients)
 
     def only(self, kept: Sequence[int]) -> "Matching":
         """The objective of some of the observations, by place."""
-        return Matching(self._terms, [self._problems[place] for place in kept], self._trials, whole=False)
+        offsets = [self._offsets[place] for place in kept] if self._offsets else ()
+        return Matching(self._terms, [self._problems[place] for place in kept], self._trials, offsets, whole=False)
 
     def cost(self, guess: Guess, factor: float | Tensor) -> Cost:
         """Of images that are read already; ``factor`` is the annealing's."""
+        ball, around = self._terms.ball, self._around
+        if ball is None or around is None:
+            return self._at(guess, factor)
+        near = self._at(ball.around(guess, around), factor)
+        return Cost(ball.gathered(near.descended), ball.gathered(near.score))
+
+    def _at(self, guess: Guess, factor: float | Tensor) -> Cost:
         likelihood, prior = self._likelihood(guess), self._prior(guess)
         return Cost(factor * likelihood + prior, likelihood + prior)
 
@@ -118,7 +143,7 @@ class Matching:
     def _parts(self, joins: bool) -> list[tuple[slice, Problem]]:
         if joins or len(self._problems) == 1:
             return [(slice(None), self._all)]
-        each = self._trials
+        each = self._each
         return [(slice(i * each, (i + 1) * each), problem) for i, problem in enumerate(self._problems)]
 
 

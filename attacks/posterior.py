@@ -16,7 +16,7 @@ from attacks.memory import halved
 from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, gradient_scale
-from attacks.solvers import BatchSolver, Cost, Objective, Solution, Solver
+from attacks.solvers import Objective, Solution, Solver
 from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
@@ -59,22 +59,20 @@ class PosteriorSearch(Attack):
     def _batched(
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
     ) -> list[Reconstruction]:
-        if not self.work or not _alike(seen):
+        if not _alike(seen):
             return super()._batched(seen, model, rngs, device)
         return halved(partial(self._search_all, model=model, device=device), seen, rngs)
 
     def _search_all(
         self, seen: Sequence[Observation], rngs: Sequence[Generator], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
-        assert isinstance(self.solver, BatchSolver)
         began = time.monotonic()
         problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
         starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         project = _Projection(self.variables, problems[0])
-        matching = Matching(self._terms(), problems, self.restarts)
-        found = self.solver.solve_all(matching, project(start), project, len(seen))
+        found = self.solver.solve_all(self._matching(problems, rngs), project(start), project, len(seen))
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
 
@@ -91,7 +89,7 @@ class PosteriorSearch(Attack):
 
     @property
     def work(self) -> int:
-        return self.restarts * self.solver.steps if self.ball is None and isinstance(self.solver, BatchSolver) else 0
+        return self.restarts * self.solver.steps
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         if self.likelihood.needs_scale and gradient_scale(seen) is None:
@@ -105,19 +103,21 @@ class PosteriorSearch(Attack):
 
     def objective(self, problem: Problem, rng: Generator) -> Objective:
         """The cost that the solver minimises; public for checks and plots."""
-        matching, ball = Matching(self._terms(), [problem], self.restarts), self.ball
-        if ball is None:
-            return matching
-        offsets = ball.offsets(problem, rng)
+        return self._matching([problem], [rng])
 
-        def cost(point: Point, progress: float) -> Cost:
-            near = matching.cost(ball.around(self.variables.decode(point, problem), offsets), self.annealing(progress))
-            return Cost(ball.gathered(near.descended, offsets), ball.gathered(near.score, offsets))
-
-        return cost
+    def _matching(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> Matching:
+        ball = self.ball
+        offsets = [ball.offsets(p, rng) for p, rng in zip(problems, rngs, strict=True)] if ball else []
+        return Matching(self._terms(), problems, self.restarts, offsets)
 
     def _terms(self) -> Terms:
-        return Terms(likelihood=self.likelihood, priors=self.priors, variables=self.variables, annealing=self.annealing)
+        return Terms(
+            likelihood=self.likelihood,
+            priors=self.priors,
+            variables=self.variables,
+            annealing=self.annealing,
+            ball=self.ball,
+        )
 
 
 def _alike(seen: Sequence[Observation]) -> bool:

@@ -60,21 +60,34 @@ def slope(objective: Objective, point: Point, progress: float) -> tuple[Cost, di
 
 
 class Solver(ABC):
-    """Minimises an objective from several starts at once."""
-
-    @abstractmethod
-    def solve(self, objective: Objective, start: Point, project: Project) -> Solution: ...
-
-
-class BatchSolver(Solver):
-    """One that also searches for several observations at once."""
+    """Minimises objectives from several starts at once."""
 
     steps: int
     """Most that it takes."""
 
+    def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
+        return self.solve_all(One(objective), start, project, 1)[0]
+
     @abstractmethod
     def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
         """What :meth:`solve` gives for each of ``many`` observations with equally many trials, rounding apart."""
+
+
+class One:
+    """One observation's objective, as those of several."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+
+    def __call__(self, point: Point, progress: float) -> Cost:
+        return self._objective(point, progress)
+
+    def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
+        return slope(self._objective, point, progress)
+
+    def only(self, kept: Sequence[int]) -> "One":
+        del kept
+        return self
 
 
 class Clock:
@@ -115,8 +128,12 @@ class Best:
         kept.score = self.score[trials]
         return kept
 
+    def first(self) -> int:
+        """The trial with the best score."""
+        return int(self.score.argmin())
+
     def solution(self, outcome: Outcome, iterations: int) -> Solution:
-        trial = int(self.score.argmin())
+        trial = self.first()
         score = float(self.score[trial])
         return Solution(
             point=chosen(self.point, slice(trial, trial + 1)),

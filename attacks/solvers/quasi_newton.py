@@ -1,25 +1,33 @@
-"""L-BFGS, trial by trial."""
+"""L-BFGS, all trials at once."""
+
+from typing import Final
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from attacks.solvers.base import Best, Clock, Objective, Project, Solution, Solver
+from attacks.solvers.base import Clock, Objectives, Project, Solution, Solver
+from attacks.solvers.walk import LOOK_EVERY, Fate, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
 from fl_sim.core.types import Outcome
+
+_STILL, _FLAT, _CURVED = 1e-9, 1e-7, 1e-10  # torch.optim.LBFGS's: least descent, least slope, least curvature
+_PAIRS: Final = "pairs"
 
 
 @part
 class LBFGS(Solver):
     """Limited-memory BFGS, as DLG uses it (arXiv 1906.08935): its step size is 1 and nothing stops it from diverging.
 
+    Each trial takes the steps that ``torch.optim.LBFGS`` without line search takes, with a history of its own.
+
     Args:
         steps: Most evaluations of the objective a trial; DLG's code allows 300 calls of 20.
         step_size: Of each quasi-Newton step.
         history: Pairs kept.
         tolerance: A trial stops, converged, once its best score is below this.
-        seconds: Stop all after this time.
+        seconds: Stop all after this time, for each observation.
 
     A trial whose objective is no longer finite goes back to its best point with an empty history and a tenth of the
     step; after ``retries`` of these it ends with the best point it has.
@@ -32,46 +40,128 @@ class LBFGS(Solver):
     seconds: PositiveFloat | None = None
     retries: PositiveInt = 3
 
-    def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
-        clock, solutions, used = Clock(self.seconds), list[Solution](), 0
-        for trial in range(len(next(iter(start.values())))):
-            first = {name: v[trial : trial + 1] for name, v in start.items()}
-            solutions.append(self._one(objective, first, project, clock))
-            used += solutions[-1].iterations
-        best = min(solutions, key=lambda s: s.score)
-        return Solution(point=best.point, score=best.score, outcome=best.outcome, iterations=used)
-
-    def _one(self, objective: Objective, start: Point, project: Project, clock: Clock) -> Solution:
-        best, used, rate = Best(start), 0, self.step_size
-        for _ in range(self.retries):
-            used, outcome = self._run(objective, best, project, clock, used, rate)
-            if outcome is not Outcome.NON_FINITE:
-                return best.solution(outcome, used)
-            rate /= 10
-        return best.solution(Outcome.NON_FINITE, used)
-
-    def _run(
-        self, objective: Objective, best: Best, project: Project, clock: Clock, used: int, rate: float
-    ) -> tuple[int, Outcome]:
-        point = {name: v.clone().requires_grad_() for name, v in best.point.items()}
-        lbfgs = torch.optim.LBFGS(list(point.values()), lr=rate, max_iter=1, history_size=self.history)
-
-        def closure() -> Tensor:
-            lbfgs.zero_grad()
-            cost = objective(point, 1.0)
-            best.offer(point, cost.score)
-            cost.descended.sum().backward()  # type: ignore[no-untyped-call]
-            return cost.descended.sum().detach()
-
-        while used < self.steps:
-            value, used = float(lbfgs.step(closure)), used + 1  # type: ignore[no-untyped-call]
-            if not torch.isfinite(torch.tensor(value)):
-                return used, Outcome.NON_FINITE
-            if float(best.score) < self.tolerance:
-                return used, Outcome.CONVERGED
+    def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
+        walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
+        walk.memory[_PAIRS] = self._fresh(_stacked(start))
+        for step in range(self.steps):
+            cost, gradient = walk.slope(1.0)
+            walk.go(self._moved(walk, cost.descended.detach(), _stacked(gradient), project))
             if clock.over():
-                return used, Outcome.OUT_OF_TIME
-            with torch.no_grad():
-                for name, projected in project(point).items():
-                    point[name].copy_(projected)
-        return used, Outcome.OUT_OF_STEPS
+                return walk.ended(self._fate(walk, Outcome.OUT_OF_TIME), step + 1)
+            if step % LOOK_EVERY == LOOK_EVERY - 1 or step == self.steps - 1:
+                walk.leave(self._done(walk), self._fate(walk, Outcome.OUT_OF_STEPS), step + 1)
+            if not walk.left:
+                break
+        return walk.ended(self._fate(walk, Outcome.OUT_OF_STEPS), self.steps)
+
+    def _done(self, walk: Walk) -> Tensor:
+        return (walk.best.score < self.tolerance) | (walk.memory[_PAIRS]["lives"] == 0)
+
+    def _fate(self, walk: Walk, otherwise: Outcome) -> Fate:
+        def of(trial: int) -> Outcome:
+            if float(walk.best.score[trial]) < self.tolerance:
+                return Outcome.CONVERGED
+            return otherwise if int(walk.memory[_PAIRS]["lives"][trial]) else Outcome.NON_FINITE
+
+        return of
+
+    def _fresh(self, first: Tensor) -> dict[str, Tensor]:
+        """What is known of each trial of ``first`` ``(T, d)`` before its first step."""
+        trials, kept = len(first), min(self.history, self.steps)
+        return {
+            "steps": first.new_zeros(trials, kept, first.shape[1]),  # of the pairs kept, a ring
+            "changes": first.new_zeros(trials, kept, first.shape[1]),  # of the gradient meanwhile
+            "products": first.new_zeros(trials, kept, kept),  # each step times each change
+            "head": torch.zeros(trials, dtype=torch.int64, device=first.device),  # where the next pair goes
+            "scale": first.new_ones(trials),  # of the first guess at the inverse Hessian
+            "gradient": torch.zeros_like(first),  # before the last step
+            "moved": torch.zeros_like(first),  # by the last step
+            "young": torch.ones(trials, dtype=torch.bool, device=first.device),  # no step was taken yet
+            "rate": first.new_full((trials,), self.step_size),
+            "lives": torch.full((trials,), self.retries, dtype=torch.int64, device=first.device),
+        }
+
+    @torch.no_grad()
+    def _moved(self, walk: Walk, value: Tensor, gradient: Tensor, project: Project) -> Point:
+        """Where this step leads; the trials' memory is updated in place."""
+        known, here = walk.memory[_PAIRS], _stacked(walk.point)
+        lost = ~value.isfinite() & (known["lives"] > 0)
+        _learn(known, gradient)
+        direction = _direction(known, gradient)
+        still = (gradient.abs().amax(1) <= _FLAT) | ((gradient * direction).sum(1) > -_STILL)
+        first = (1 / gradient.abs().sum(1)).clamp(max=1)
+        length = known["rate"] * torch.where(known["young"], first, 1.0)
+        moves = (~still & ~lost & ~self._done(walk))[:, None]
+        moved = torch.where(moves, length[:, None] * direction, 0.0)
+        allowed = _stacked(project(_unstacked(here + moved, walk.point)))
+        known["moved"].copy_(moved + (allowed - (here + moved)))
+        known["gradient"].copy_(gradient)
+        known["young"].logical_and_(~moves[:, 0])
+        _start_over(known, lost)
+        return _unstacked(torch.where(lost[:, None], _stacked(walk.best.point), allowed), walk.point)
+
+
+def _learn(known: dict[str, Tensor], gradient: Tensor) -> None:
+    """Keep the last step and what it changed, of trials that it told something of the curvature."""
+    change = gradient - known["gradient"]
+    curvature = (change * known["moved"]).sum(1)
+    tells = (curvature > _CURVED) & ~known["young"]
+    trials, head = torch.arange(len(gradient), device=gradient.device), known["head"]
+
+    def put(kept: Tensor, value: Tensor) -> None:
+        kept[trials, head] = torch.where(tells[:, None], value, kept[trials, head])
+
+    put(known["steps"], known["moved"])
+    put(known["changes"], change)
+    put(known["products"], (known["changes"] @ known["moved"][:, :, None]).squeeze(2))
+    put(known["products"].mT, (known["steps"] @ change[:, :, None]).squeeze(2))
+    known["scale"].copy_(torch.where(tells, curvature / change.square().sum(1), known["scale"]))
+    head.copy_(torch.where(tells, (head + 1) % known["steps"].shape[1], head))
+
+
+def _direction(known: dict[str, Tensor], gradient: Tensor) -> Tensor:
+    """Minus the inverse Hessian times the gradient, ``(T, d)``.
+
+    The two loops over pairs solve two triangular systems in the products of steps and changes, from the newest pair to
+    the oldest and back.
+    """
+    steps, changes, kept = known["steps"], known["changes"], known["steps"].shape[1]
+    ages = (known["head"][:, None] - 1 - torch.arange(kept, device=gradient.device)) % kept  # places, the newest first
+    by_age = known["products"].gather(1, ages[:, :, None].expand(-1, -1, kept))
+    by_age = by_age.gather(2, ages[:, None].expand(-1, kept, -1))
+    own = by_age.diagonal(dim1=1, dim2=2)
+    lower = by_age.tril() + torch.diag_embed((own == 0).to(own))
+
+    def times(rows: Tensor, vector: Tensor) -> Tensor:
+        return (rows @ vector[:, :, None]).squeeze(2).gather(1, ages)[:, :, None]
+
+    shares = torch.linalg.solve_triangular(lower, times(steps, -gradient), upper=False)
+    first = known["scale"][:, None] * (-gradient - _sum(changes, shares, ages))
+    back = torch.linalg.solve_triangular(lower.mT, own[:, :, None] * shares - times(changes, first), upper=True)
+    return first + _sum(steps, back, ages)
+
+
+def _sum(rows: Tensor, weights: Tensor, places: Tensor) -> Tensor:
+    """Of ``rows`` ``(T, k, d)`` with weights ``(T, k, 1)``, the first for the row in the first of ``places``."""
+    by_row = torch.zeros_like(weights).scatter(1, places[:, :, None], weights)
+    return (rows.mT @ by_row).squeeze(2)
+
+
+def _start_over(known: dict[str, Tensor], lost: Tensor) -> None:
+    """Trials that ``lost`` their way forget everything and take shorter steps."""
+    for name in ("steps", "changes", "products"):
+        known[name].masked_fill_(lost[:, None, None], 0.0)
+    known["scale"].masked_fill_(lost, 1.0)
+    known["young"].logical_or_(lost)
+    known["rate"].mul_(torch.where(lost, 0.1, 1.0))
+    known["lives"].sub_(lost.long())
+
+
+def _stacked(point: Point) -> Tensor:
+    """All variables of a trial in a row, ``(T, d)``."""
+    return torch.cat([v.detach().flatten(1) for v in point.values()], 1)
+
+
+def _unstacked(rows: Tensor, like: Point) -> Point:
+    parts = torch.split(rows, [v[0].numel() for v in like.values()], 1)
+    return {name: part.view_as(v) for (name, v), part in zip(like.items(), parts, strict=True)}

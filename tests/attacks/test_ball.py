@@ -74,7 +74,7 @@ def test_around_a_guess_are_its_neighbours_one_trial_after_the_other() -> None:
     drawn = {"draw": torch.randn(3, 2, 4, generator=derive(1))}
     ball = DeltaBall(delta=1.0, pairs=2)
     offsets = ball.offsets(made_up({"w": torch.zeros(1)}, images=2), derive(2))
-    near = ball.around(Guess(images, labels, drawn), offsets)
+    near = ball.around(Guess(images, labels, drawn), offsets[None])
     assert near.images.shape == (12, 2, 1, 8, 8)
     for row, (trial, place) in enumerate(product(range(3), range(4))):
         assert torch.equal(near.images[row], images[trial] + offsets[place])
@@ -84,8 +84,8 @@ def test_around_a_guess_are_its_neighbours_one_trial_after_the_other() -> None:
 
 @FORMS
 def test_costs_are_gathered_as_a_loop_does(form: Form) -> None:
-    costs, offsets = torch.randn(12, generator=derive(0)).double(), torch.zeros(4, 1, 1, 8, 8)
-    found = DeltaBall(delta=1.0, pairs=2, form=form).gathered(costs, offsets)
+    costs = torch.randn(12, generator=derive(0)).double()
+    found = DeltaBall(delta=1.0, pairs=2, form=form).gathered(costs)
     for trial in range(3):
         own = costs[4 * trial : 4 * trial + 4].tolist()
         exact = -math.log(sum(math.exp(-c) for c in own) / 4)
@@ -94,7 +94,7 @@ def test_costs_are_gathered_as_a_loop_does(form: Form) -> None:
 
 def test_the_exact_form_survives_costs_whose_probabilities_do_not() -> None:
     costs = torch.tensor([5000.0, 5001.0, 9000.0, 5000.5], dtype=torch.float64)
-    found = DeltaBall(delta=1.0, pairs=2, form="exact").gathered(costs, torch.zeros(4, 1)).item()
+    found = DeltaBall(delta=1.0, pairs=2, form="exact").gathered(costs).item()
     assert found == pytest.approx(5000 - math.log((1 + math.exp(-1) + math.exp(-0.5)) / 4))
 
 
@@ -105,10 +105,10 @@ def test_a_narrow_peak_loses_to_a_broad_hill_where_it_should(form: Form, delta: 
     """K7: the posterior 0.2 N(0, 0.01^2) + 0.8 N(3, 1); the density alone is always largest at 0."""
     ball = DeltaBall(delta=delta, pairs=40_000, form=form)
     half = uniform_in_ball(40_000, 1, delta, derive(0)).double()
-    offsets, centres = torch.cat([half, -half]).view(-1, 1, 1), torch.tensor([0.0, 3.0]).double().view(2, 1)
+    offsets, centres = torch.cat([half, -half]).view(1, -1, 1, 1), torch.tensor([0.0, 3.0]).double().view(2, 1)
     near = ball.around(Guess(centres[:, None], torch.zeros(2, 1)), offsets).images.flatten().numpy()
     density = 0.2 * stats.norm.pdf(near, 0, 0.01) + 0.8 * stats.norm.pdf(near, 3, 1)
-    costs = ball.gathered(-torch.tensor(density).log(), offsets)
+    costs = ball.gathered(-torch.tensor(density).log())
     assert centres[costs.argmin()].item() == best
 
 

@@ -59,7 +59,8 @@ def both(attack: Attack, seen: Sequence[Observation], model: nn.Module) -> tuple
         ("l2", {"steps": 12}, 1),
         ("l1", {"steps": 12}, 1),
         ("cosine", {"steps": 12, "per": "tensor", "layers": "exponential"}, 1),
-        ("dlg", {"steps": 12}, 1),
+        ("bayes", {"steps": 12, "restarts": 2, "delta": 0.5}, 2),
+        ("dlg", {"steps": 12, "restarts": 2}, 1),
         ("ratio", {}, 1),
     ],
 )

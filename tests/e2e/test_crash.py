@@ -13,7 +13,7 @@ import pytest
 from tests.experiments.studies import TINY
 from tests.experiments.test_pipeline import records, run_tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SLOWER = TINY.replace("steps = 30", "steps = 250").replace("rounds = 2", "rounds = 3")
 UNCOMPILED = '[runtime]\ncompile = "never"\n'

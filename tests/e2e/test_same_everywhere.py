@@ -10,7 +10,7 @@ from fl_sim.core.types import Protocol
 from fl_sim.federation.engine import InProcess, RaySimulation
 from tests.federation.world import federate, job
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.filterwarnings("ignore")]
 
 
 def test_ray_and_one_process_see_the_same(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def ray() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore")
 class TestRay:
     def test_every_job_is_done_once(self, ray: None) -> None:
