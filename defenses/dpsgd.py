@@ -23,7 +23,8 @@ class DpSgd(ExampleDefense):
         noise_multiplier: Noise std over ``clip``; 0 clips only.
 
     The mean's noise has std ``noise_multiplier * clip / N``: it shrinks with N, where per-example noise shrinks with
-    ``sqrt(N)``. The batch is not Poisson-sampled and nothing is accounted: no (epsilon, delta) is claimed.
+    ``sqrt(N)``. Batches are no Poisson samples: what is guaranteed (:mod:`defenses.privacy`) is not
+    amplified.
     """
 
     clip: Annotated[PositiveFloat, Unit("L2, gradient units")]
