@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 import torch
 from pydantic import AfterValidator
@@ -89,6 +89,8 @@ class Ats(DataDefense):
 
     A reconstruction can at best be the transformed image: ``21-13-3`` blackens 15 or 23 of 32 columns.
     """
+
+    surrogate: ClassVar[str] = "any attack: it finds the transformed image"
 
     policy: Annotated[str, AfterValidator(_checked)] = "21-13-3+7-4-15"
     crop_and_flip: bool = False

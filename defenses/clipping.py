@@ -1,7 +1,7 @@
 """Defenses that bound how long an update is."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import global_norm
 from fl_sim.core.types import Tensors, Update
 
@@ -25,7 +25,7 @@ class Clip(Defense):
     Bounds what noise has to hide; hides nothing itself (arXiv 1710.06963).
     """
 
-    norm: PositiveFloat
+    norm: Annotated[PositiveFloat, Unit("L2, update units")]
     scope: Literal["global", "layer"] = "global"
 
     def protect(self, update: Update, rng: Generator) -> Protected:

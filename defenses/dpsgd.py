@@ -1,12 +1,14 @@
 """Differentially private SGD: each example's gradient is clipped, then noise is added to their mean."""
 
+from typing import Annotated
+
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Generator, nn
 
 from defenses.clipping import Clip
 from fl_sim.core.contracts import ExampleDefense
 from fl_sim.core.density import Noise, Normal
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import add_normal, map_tree
 from fl_sim.core.types import Batch, Tensors
 from fl_sim.training.local import State, example_gradients
@@ -21,11 +23,12 @@ class DpSgd(ExampleDefense):
         noise_multiplier: Noise std over ``clip``; 0 clips only.
 
     The mean's noise has std ``noise_multiplier * clip / N``: it shrinks with N, where per-example noise shrinks with
-    ``sqrt(N)``. The batch is not Poisson-sampled and nothing is accounted: no (epsilon, delta) is claimed.
+    ``sqrt(N)``. Batches are no Poisson samples: what is guaranteed (:mod:`defenses.privacy`) is not
+    amplified.
     """
 
-    clip: PositiveFloat
-    noise_multiplier: NonNegativeFloat
+    clip: Annotated[PositiveFloat, Unit("L2, gradient units")]
+    noise_multiplier: Annotated[NonNegativeFloat, Unit("std over clip")]
 
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
         examples = example_gradients(model, State(weights, buffers), batch)

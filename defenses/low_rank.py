@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from defenses.quantization import SHAPE, shape_of, without
 from fl_sim.core.contracts import Codec, Defense, Protected
 from fl_sim.core.density import Choice
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import global_norm, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
@@ -69,13 +69,14 @@ class PowerSgd(Defense):
         rank: Directions a matrix; convolutions are matrices with a row a filter. Tensors that two factors would not
             make smaller, biases among them, are sent as they are.
         seed: Of the first guess at the directions, which the server knows too.
+        feedback: Whether what was not sent is added to the client's next update (error feedback).
 
-    PowerSGD (arXiv 1905.13727) without error feedback, and with a second step in the place of its warm start: each
-    update is for itself.
+    PowerSGD (arXiv 1905.13727) with a second step in the place of its warm start; its error feedback is ``feedback``.
     """
 
-    rank: PositiveInt
+    rank: Annotated[PositiveInt, Unit("directions a matrix")]
     seed: int = 0
+    feedback: bool = False
 
     @property
     def codec(self) -> Factors:
@@ -174,7 +175,7 @@ class Sketch(Defense):
     of heavy entries: an entry's error is the sum of its bucket's other entries.
     """
 
-    ratio: Annotated[float, Field(gt=0, lt=1)]
+    ratio: Annotated[float, Field(gt=0, lt=1), Unit("numbers sent an entry")]
     seed: int = 0
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import NonNegativeFloat
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, LaplaceNoise, Noise, Normal
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import add_normal, global_norm, size
 from fl_sim.core.types import Tensors, Update
 
@@ -28,7 +28,7 @@ class Gaussian(Defense):
     Nothing is clipped, hence there is no (epsilon, delta).
     """
 
-    std: NonNegativeFloat
+    std: Annotated[NonNegativeFloat, Unit("update units")]
     averaging: Literal["central", "per_example"] = "central"
 
     def protect(self, update: Update, rng: Generator) -> Protected:
@@ -56,7 +56,7 @@ class Laplace(Defense):
     Averaged per-example Laplace noise is not Laplace and is not offered (arXiv 2111.04706 has it for one image only).
     """
 
-    scale: NonNegativeFloat
+    scale: Annotated[NonNegativeFloat, Unit("update units, std over sqrt 2")]
 
     def protect(self, update: Update, rng: Generator) -> Protected:
         delta = {name: t + self.scale * _unit_laplace(t, rng) for name, t in update.delta.items()}

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Codec, Defense, Protected
 from fl_sim.core.density import Choice, Interval
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import flat, global_norm, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
 
@@ -98,10 +98,12 @@ class Quantize(Defense):
         bits: An entry, 8, 4 or 2; with 2 the levels are -max, 0 and max (TernGrad, arXiv 1705.07878).
         rounding: ``nearest``: off by half a level at most; ``stochastic``: up or down by chance, so that the mean is
             right: QSGD (arXiv 1610.02132), whose scale is the norm of a tensor; here it is the largest entry.
+        feedback: Whether what was not sent is added to the client's next update (error feedback).
     """
 
-    bits: Literal[2, 4, 8] = 8
+    bits: Annotated[Literal[2, 4, 8], Unit("bits an entry")] = 8
     rounding: Literal["nearest", "stochastic"] = "nearest"
+    feedback: bool = False
 
     @property
     def codec(self) -> Codec:
@@ -141,9 +143,14 @@ class Quantize(Defense):
 class SignSgd(Defense):
     """Send the sign of every entry, one bit, and the mean size of a tensor's entries.
 
-    The scaled sign of arXiv 1901.09847, here without error feedback; signSGD proper (arXiv 1802.04434) has no scale. An
+    Args:
+        feedback: Whether what was not sent is added to the client's next update (error feedback).
+
+    The scaled sign of arXiv 1901.09847, EF-SGD with ``feedback``; signSGD proper (arXiv 1802.04434) has no scale. An
     entry of 0 is sent as positive.
     """
+
+    feedback: bool = False
 
     @property
     def codec(self) -> Codec:

@@ -1,6 +1,6 @@
 """Soteria: withhold what the input of one fully connected layer tells of the images."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from fl_sim.core.contracts import GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError, suggestion
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.types import Batch, Tensors
 from fl_sim.training.local import State, gradient, logits_of
 
@@ -38,9 +38,11 @@ class Soteria(GradientDefense):
     features. In FedSGD the zeroed columns tell the server the mask; in FedAvg every step has one of its own.
     """
 
-    rate: Annotated[float, Field(ge=0, le=1)]
+    surrogate: ClassVar[str] = "inverting_gradients or cosine, dropped=[LAYER.weight]"
+
+    rate: Annotated[float, Field(ge=0, le=1), Unit("quantile of features pruned")]
     layer: str = ""
-    chunk: PositiveInt = 128
+    chunk: Annotated[PositiveInt, Unit("features at once")] = 128
 
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
         del rng

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Codec, Defense, Protected
 from fl_sim.core.density import Choice, Interval
-from fl_sim.core.part import part
+from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, size
 from fl_sim.core.types import Tensors, Update
@@ -64,13 +64,15 @@ class TopK(Defense):
     Args:
         keep: Fraction of entries kept, in (0, 1]; at least one entry is. Pruning 90 % is ``keep = 0.1``.
         scope: Largest of the whole update (``global``) or of each tensor (``layer``).
+        feedback: Whether what was not sent is added to the client's next update (error feedback).
 
-    Known as gradient compression or sparsification (arXiv 1712.01887, here without momentum correction and error
-    feedback). Ties at the threshold are all kept.
+    Known as gradient compression or sparsification (arXiv 1712.01887, here without momentum correction). Ties at the
+    threshold are all kept.
     """
 
-    keep: Annotated[float, Field(gt=0, le=1)]
+    keep: Annotated[float, Field(gt=0, le=1), Unit("share of entries kept")]
     scope: Literal["global", "layer"] = "global"
+    feedback: bool = False
 
     @property
     def codec(self) -> Codec:
@@ -129,7 +131,7 @@ class RandomPrune(Defense):
 
     leaks: ClassVar[frozenset[str]] = frozenset({"mask"})
 
-    rate: Annotated[float, Field(ge=0, lt=1)]
+    rate: Annotated[float, Field(ge=0, lt=1), Unit("chance of an entry to be zeroed")]
     mask: Literal["fixed", "fresh"] = "fixed"
     seed: int = 0
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
@@ -27,6 +27,7 @@ from fl_sim.federation.server import (
     train,
 )
 from fl_sim.runtime.cells import CellStore
+from fl_sim.runtime.residuals import Residuals
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import State, evaluate, single_threaded, state_of
 
@@ -61,7 +62,7 @@ class Simulation:
 
     def __call__(self, engine: Engine) -> None:
         if todo := [cell for cell in self.cells if not trained(self.store.cell(cell.folder), cell)]:
-            jobs = {cell.folder: cell.job(self.data_dir) for cell in todo}
+            jobs = {cell.folder: self._job(cell) for cell in todo}
 
             def main(grid: Grid) -> None:
                 nodes = roll_call(grid, most)
@@ -71,6 +72,11 @@ class Simulation:
 
             most = max(cell.study.federation.clients for cell in todo)
             engine(main, client_app(CellJobs(jobs)), most)
+
+    def _job(self, cell: Cell) -> ClientJob:
+        """With a folder for what its clients keep from round to round."""
+        folder = self.store.cell(cell.folder).path / "clients"
+        return replace(cell.job(self.data_dir), memory=Residuals(folder.absolute()))
 
     def _federate(self, grid: Grid, cell: Cell, job: ClientJob, nodes: Mapping[int, int]) -> None:
         """Train one cell, from its last checkpoint if there is one."""

@@ -31,12 +31,15 @@ def results(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows of strings that all have the same keys."""
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    """A name, and under its last column's text whatever else is said of it."""
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
+        *others, about = (key for key in row if key != "name")
+        lines = [escape(str(row[about]))]
+        lines += [f"[dim]{key}:[/] {escape(str(row[key]))}" for key in others if row[key]]
+        table.add_row(f"[bold]{escape(row['name'])}[/]", "\n".join(lines))
     return table
 
 

@@ -108,6 +108,8 @@ def _kinds(
         raise NoDensityError(f"{', '.join(other)}: no density is known")
     if len(joins) > 1:
         raise NoDensityError("several defenses on examples have no density together")
+    if any(d.feedback for d in defenses if isinstance(d, Defense)):
+        raise NoDensityError("error feedback adds what earlier rounds left, which is not known")
     steps: list[tuple[Defense, Tensors]] = [
         (d, {name.removeprefix(f"{place}/"): t for name, t in drawn.items() if name.startswith(f"{place}/")})
         for place, d in enumerate(defenses)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from experiments import config, terminal
 from experiments.commands.shell import FAILED, OK, err, out
 from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.part import units
 
 _LISTS = ("attacks", "defenses", "datasets", "models", "priors", "studies")
 
@@ -43,15 +44,40 @@ def selftest(processes: int, *, json: bool) -> None:
 def _rows(what: str) -> list[dict[str, Any]]:
     if what == "studies":
         return [{"name": name, "question": config.question(config.find(name))} for name in config.bundled()]
-    none = [{"name": "none", "parameters": "", "about": "The update as it is."}] if what == "defenses" else []
-    return none + [
+    if what == "defenses":
+        return _defenses()
+    return [
         {"name": name, "parameters": _parameters(factory), "about": _about(what, name, factory)}
         for name, factory in _registry(what).items()
     ]
 
 
+def _defenses() -> list[dict[str, Any]]:
+    """Also what each changes, what it draws that may become known, and what an adversary who knows it uses."""
+    from defenses import DEFENSES
+    from fl_sim.core.contracts import DataDefense, Defense, has_density
+
+    rows = [
+        {"name": "none", "parameters": "", "changes": "", "leaks": "", "density": "", "about": "The update as it is."}
+    ]
+    for name, kind in DEFENSES.items():
+        assert isinstance(kind, type)
+        changes = "update" if issubclass(kind, Defense) else "data" if issubclass(kind, DataDefense) else "gradient"
+        rows.append(
+            {
+                "name": name,
+                "parameters": _parameters(kind),
+                "changes": changes,
+                "leaks": ", ".join(sorted(getattr(kind, "leaks", ()))),
+                "density": "its own" if has_density(kind) else f"none; use {kind.surrogate}",  # type: ignore[attr-defined]
+                "about": _about("defenses", name, kind),
+            }
+        )
+    return rows
+
+
 def _about(what: str, name: str, factory: Callable[..., object]) -> str:
-    first = (inspect.getdoc(factory) or "").partition("\n")[0]
+    first = (inspect.getdoc(factory) or "").partition("\n")[0].replace("``", "")
     if what != "attacks":
         return first
     from attacks import ALIASES
@@ -84,4 +110,6 @@ def _registry(what: str) -> Mapping[str, Callable[..., object]]:
 
 def _parameters(factory: Callable[..., object]) -> str:
     shown = [p for p in inspect.signature(factory).parameters.values() if p.name not in {"task", "source", "_"}]
-    return ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in shown)
+    of = units(factory)
+    texts = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in shown]
+    return ", ".join(f"{text} [{of[p.name]}]" if p.name in of else text for p, text in zip(shown, texts, strict=True))

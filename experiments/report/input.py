@@ -1,11 +1,13 @@
 """What a report is made from: plain values, so that it can be written from a run folder alone."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from defenses.privacy import Guarantee
 
 Json: TypeAlias = dict[str, Any]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -49,6 +51,7 @@ class ReportInput:
         pictures: Shown in the order given.
         adaptive: Cell and attack, where the attack was granted the defense's parameters and uses them. A setting
             without one is never called protected.
+        guarantees: Cell name to the differential privacy of one round, where there is any.
     """
 
     study: Json
@@ -63,6 +66,7 @@ class ReportInput:
     training: dict[str, list[Json]]
     pictures: list[Picture]
     adaptive: frozenset[tuple[str, str]] = frozenset()
+    guarantees: Mapping[str, Guarantee] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

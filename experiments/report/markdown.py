@@ -28,13 +28,21 @@ def _lines(report: ReportInput) -> Iterator[str]:
             continue
         by_attack = records_of(report, setting)
         first = mine[0]["attack"]
-        yield f"## {setting.label}\n\nTest accuracy of the attacked net: {units.percent(mine[0]['accuracy'])}.\n"
+        yield f"## {setting.label}\n\n{_cost(mine[0])}\n"
         yield _HEAD.format(first=first)
         yield _RULE
         for row in mine:
             yield _row(row, paired(by_attack[row["attack"]], by_attack[first]) if row["attack"] != first else [])
         yield ""
     yield from _method(report, rows)
+
+
+def _cost(row: Json) -> str:
+    """What the defense costs and promises, the same for all attacks."""
+    text = f"Test accuracy of the attacked net: {units.percent(row['accuracy'])}."
+    if row["bytes_up"]:
+        text += f" Sent per client and round: {units.size(row['bytes_up'])}."
+    return f"{text} {units.privacy(row['epsilon'])}." if row["epsilon"] else text
 
 
 def _row(row: Json, differences: list[float]) -> str:

@@ -1,7 +1,8 @@
 """Records to rows: one for each setting and attack, plain enough for JSON, a terminal and the page."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 from statistics import fmean, median
 
 from experiments.report.input import (
@@ -14,6 +15,7 @@ from experiments.report.input import (
     records_of,
     settings,
 )
+from fl_sim.metrics.accounting import DELTA, epsilon
 from fl_sim.metrics.intervals import mean_interval
 from fl_sim.metrics.risk import risk
 
@@ -27,7 +29,9 @@ def summarise(report: ReportInput) -> list[Json]:
     the mean's 95 % interval. ``risk``: the share of images farther than ``delta`` from the original, with its interval.
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
-    ``bytes_up``: a client's bytes per round. ``accuracy``: at the end, mean over seeds.
+    ``bytes_up``: a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the
+    client that took part most often: ``{"protects", "delta", "most"}``, or ``None`` where there is none. ``accuracy``:
+    at the end, mean over seeds.
     """
     return [
         _row(report, setting, attack, records)
@@ -56,6 +60,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "controls": {name: _control(list(against_control(records, name))) for name in CONTROLS},
         "accuracy": final_accuracy(report, setting),
         "bytes_up": _bytes_up(report, setting),
+        "epsilon": _epsilon(report, setting),
         "outcomes": dict(Counter(record["outcome"] for record in records)),
         "reasons": dict(Counter(record["reason"] for record in records if record["reason"])),
         **_budget(records),
@@ -119,6 +124,25 @@ def _bytes_up(report: ReportInput, setting: Setting) -> float | None:
     rows = [row for rounds in training_of(report, setting) for row in rounds]
     replies = sum(len(row["clients"]) for row in rows)
     return sum(row["bytes_up"] for row in rows) / replies if replies else None
+
+
+def _epsilon(report: ReportInput, setting: Setting) -> Json | None:
+    """Spent in all rounds by the client that took part most often, in the cell where that is most."""
+    given = [report.guarantees.get(cell) for cell in setting.cells]
+    spent = []
+    for cell, one in zip(setting.cells, given, strict=True):
+        if one is None:
+            return None
+        replies = Counter(client for row in report.training.get(cell, []) for client in _repliers(row))
+        spent.append((epsilon(one.multiplier, one.steps * max(replies.values(), default=0)), one.protects))
+    most, protects = max(spent)
+    return {"protects": protects, "delta": DELTA, "most": most if isfinite(most) else None}
+
+
+def _repliers(row: Json) -> Iterator[int]:
+    """Clients whose update the server saw in a round, used or refused."""
+    yield from row["clients"]
+    yield from (refusal["client"] for refusal in row["refused"] if refusal["client"] not in row["clients"])
 
 
 def _budget(records: list[Json]) -> Json:

@@ -65,3 +65,9 @@ def share(identified: Json | None) -> str:
 def between(ends: list[int]) -> str:
     low, high = ends
     return str(low) if low == high else f"{low} to {high}"
+
+
+def privacy(spent: Json) -> str:
+    """``epsilon 3.4 a record at delta 1e-05``."""
+    most = "infinite" if spent["most"] is None else f"{spent['most']:.3g}"
+    return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}"

@@ -162,6 +162,12 @@ class Defense(ABC):
     leaks: ClassVar[frozenset[str]] = frozenset()
     """What it draws that an adversary might come to know, such as ``mask``."""
 
+    feedback: bool = False
+    """Error feedback (arXiv 1809.07599, 1901.09847): what is lost here, the client adds to what it defends next time.
+
+    The client does that, :meth:`protect` does not; it is then given more than this round's update, which no adversary
+    knows: such a stack has no density."""
+
     @property
     def codec(self) -> Codec:
         """How its output travels; every entry as it is, unless said otherwise."""
@@ -196,12 +202,18 @@ class Defense(ABC):
 class DataDefense(ABC):
     """Changes a client's batch before any gradient is taken."""
 
+    surrogate: ClassVar[str] = ""
+    """What an attack that knows of it does instead of using a density, of which it has none."""
+
     @abstractmethod
     def transform(self, batch: Batch, rng: Generator) -> Batch: ...
 
 
 class GradientDefense(ABC):
     """Computes the gradient of a batch in its own way: per-example clipping, say."""
+
+    surrogate: ClassVar[str] = ""
+    """As of a :class:`DataDefense`."""
 
     @abstractmethod
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
@@ -221,3 +233,10 @@ class ExampleDefense(GradientDefense):
 
 
 AnyDefense = Defense | DataDefense | GradientDefense
+
+
+def has_density(kind: type) -> bool:
+    """Whether defenses of this class say what an adversary can use of them."""
+    if issubclass(kind, Defense):
+        return any(getattr(kind, name) is not getattr(Defense, name) for name in ("choices", "noise", "bounds"))
+    return issubclass(kind, ExampleDefense)

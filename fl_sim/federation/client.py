@@ -1,18 +1,19 @@
 """The client: load, train, defend, reply. Update defenses are Flower mods."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 from typing import TypeAlias
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
-from torch import nn
+from torch import Generator, nn
 
 from fl_sim.core.contracts import AnyDefense, DataDefense, Defense, GradientDefense
 from fl_sim.core.errors import FlSimError
 from fl_sim.core.seeds import derive
+from fl_sim.core.trees import add, subtract
 from fl_sim.core.types import Batch, Protocol, Tensors, Update
 from fl_sim.federation import wire
 from fl_sim.training.local import Gradient, GradientRule, State, gradient, local_update, single_threaded
@@ -27,6 +28,15 @@ class Data(Interface):
     def batch(self, client: int, round_: int, size: int | None) -> Batch: ...
 
 
+class Memory(Interface):
+    """Where clients keep what error feedback did not send, by client, place of the defense, and round."""
+
+    def before(self, client: int, place: int, round_: int) -> Tensors:
+        """Of the client's last round before ``round_``; empty where there is none."""
+
+    def keep(self, client: int, place: int, round_: int, residual: Tensors) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClientJob:
     """All that a client needs besides the weights it is sent; small, because Flower pickles it with every message."""
@@ -36,6 +46,7 @@ class ClientJob:
     protocol: Protocol
     defenses: tuple[AnyDefense, ...]
     seed: int
+    memory: Memory | None = None  # needed by defenses with error feedback
 
     @property
     def update_defenses(self) -> tuple[Defense, ...]:
@@ -53,7 +64,7 @@ def client_app(resolve: Resolve) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         job = resolve(message, context)
-        mods = [defense_mod(d, i, job.seed) for i, d in enumerate(job.defenses) if isinstance(d, Defense)]
+        mods = [defense_mod(d, i, job) for i, d in enumerate(job.defenses) if isinstance(d, Defense)]
         run: ClientAppCallable = lambda m, c: undefended(m, c, job)  # noqa: E731
         for mod in [*mods, encode_mod(job.update_defenses)]:
             run = nested(mod, run)
@@ -103,7 +114,7 @@ def gradient_rule(job: ClientJob, client: int, round_: int) -> GradientRule:
     return rule
 
 
-def defense_mod(defense: Defense, place: int, seed: int) -> Mod:
+def defense_mod(defense: Defense, place: int, job: ClientJob) -> Mod:
     """A Flower mod that rewrites the update in a reply.
 
     Args:
@@ -112,12 +123,29 @@ def defense_mod(defense: Defense, place: int, seed: int) -> Mod:
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
-        rng = derive(seed, "defense", round_of(message), partition_of(context), place)
-        protected = defense.protect(wire.packed(reply.content), rng)
-        reply.content[wire.UPDATE] = wire.to_record(protected.update.delta)
+        client, round_ = partition_of(context), round_of(message)
+        rng, update = derive(job.seed, "defense", round_, client, place), wire.packed(reply.content)
+        if defense.feedback:
+            sent = fed_back(defense, update, rng, job.memory, (client, place, round_))
+        else:
+            sent = defense.protect(update, rng).update.delta
+        reply.content[wire.UPDATE] = wire.to_record(sent)
         return reply
 
     return mod
+
+
+def fed_back(
+    defense: Defense, update: Update, rng: Generator, memory: Memory | None, place: tuple[int, int, int]
+) -> Tensors:
+    """Defend the update and what was not sent before; keep what is not sent now."""
+    if memory is None:
+        raise FlSimError(f"{type(defense).__name__} with error feedback needs a place to keep what it does not send")
+    owed = memory.before(*place)
+    whole = replace(update, delta=add(update.delta, owed)) if owed else update
+    sent = defense.protect(whole, rng).update.delta
+    memory.keep(*place, subtract(whole.delta, sent))
+    return sent
 
 
 def encode_mod(defenses: Sequence[Defense]) -> Mod:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from defenses import DEFENSES
-from fl_sim.core.contracts import AnyDefense, Defense
+from fl_sim.core.contracts import AnyDefense, Defense, has_density
 from fl_sim.core.density import Choice, Interval, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
+from fl_sim.core.part import units
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, subtract
 from fl_sim.core.types import Tensors, Update
@@ -149,3 +150,12 @@ def _distance(left: Tensors, right: Tensors) -> float:
 
 def _choices(defense: Defense, clean: Tensors) -> list[Choice]:
     return list(defense.choices(clean, {}))
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_its_numbers_have_units_and_it_says_what_to_use_against_it(name: str) -> None:
+    kind, values = DEFENSES[name], vars(made(name))
+    assert isinstance(kind, type)
+    numbers = {k for k, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    assert numbers - {"seed"} == set(units(kind))
+    assert getattr(kind, "surrogate", "") or has_density(kind)

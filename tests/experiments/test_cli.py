@@ -114,6 +114,16 @@ def test_lists_are_json_on_demand(what: str, monkeypatch: pytest.MonkeyPatch, ca
     assert fl_sim(monkeypatch, "list", what) == 0
 
 
+def test_defenses_are_listed_with_units_leaks_and_densities(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert fl_sim(monkeypatch, "list", "defenses", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["gaussian"]["parameters"] == "std [update units], averaging=central"
+    assert (rows["random_prune"]["leaks"], rows["random_prune"]["density"]) == ("mask", "its own")
+    assert (rows["soteria"]["changes"], rows["dpsgd"]["density"]) == ("gradient", "its own")
+    assert "dropped" in rows["soteria"]["density"]
+    assert "transformed image" in rows["ats"]["density"]
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys, experiments.cli; print([m for m in ('torch', 'flwr', 'ray', 'pydantic') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

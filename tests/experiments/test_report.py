@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from experiments.report import ReportInput, render, summarise
+from defenses.privacy import Guarantee
+from experiments.report import ReportInput, markdown, render, summarise
 from experiments.report.answer import findings
+from fl_sim.metrics.accounting import DELTA, epsilon
 from tests.experiments import synthetic
 
 WHOLE = synthetic.report()
@@ -115,6 +117,20 @@ def test_a_row_rests_on_its_records_alone() -> None:
     assert found["seeds"] == [0, 1]
     assert found["bytes_up"] == 48_000
     assert found["iterations"] == {"total": 3200, "median": 400, "most": 400}
+
+
+def test_epsilon_counts_every_round_in_which_the_server_saw_a_client() -> None:
+    """Ten rounds, in one of which a client's update was refused: it was seen all the same."""
+    own = {cell["name"]: Guarantee("record", 2.0, 3) for cell in WHOLE.cells if cell["defense"] == GAUSSIAN}
+    report = replace(WHOLE, guarantees=own)
+    found = row(report, GAUSSIAN, "fast")["epsilon"]
+    assert found == {"protects": "record", "delta": DELTA, "most": epsilon(2.0, 30)}
+    assert row(report, "none", "fast")["epsilon"] is None
+    said = f"Epsilon {found['most']:.3g} a record at delta 1e-05"
+    assert said in render(report)
+    assert said in markdown(report)
+    faint = replace(WHOLE, guarantees={name: Guarantee("client", 1e-9, 1) for name in own})
+    assert "Epsilon" in render(faint)
 
 
 def test_seeds_are_one_setting_and_other_axes_are_not() -> None:

@@ -14,7 +14,7 @@ from fl_sim.core.contracts import AnyDefense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Protocol
 from fl_sim.federation import wire
-from fl_sim.federation.client import ClientJob, client_app, partition_of
+from fl_sim.federation.client import ClientJob, Memory, client_app, partition_of
 from fl_sim.federation.engine import Engine, InProcess
 from fl_sim.federation.intercept import Intercept
 from fl_sim.federation.server import Round, Schedule, build_strategy, roll_call, train
@@ -39,8 +39,11 @@ def small_model() -> nn.Module:
     return models.build("mlp", TASK, 0, widths=[16])
 
 
-def job(protocol: Protocol | None = None, defenses: tuple[AnyDefense, ...] = ()) -> ClientJob:
-    return ClientJob(data=Noise(), model=small_model, protocol=protocol or Protocol(), defenses=defenses, seed=0)
+def job(
+    protocol: Protocol | None = None, defenses: tuple[AnyDefense, ...] = (), memory: Memory | None = None
+) -> ClientJob:
+    protocol = protocol or Protocol()
+    return ClientJob(data=Noise(), model=small_model, protocol=protocol, defenses=defenses, seed=0, memory=memory)
 
 
 @dataclass(frozen=True)
