@@ -62,7 +62,9 @@ def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> d
     def run(way: str, steps: int) -> float:
         own = seen[:1] if way == "looped" else seen
         began = time.perf_counter()
-        guesses = ATTACKS["inverting_gradients"](steps=steps).batched(own, model, [derive(0)] * len(own), device)
+        guesses = ATTACKS["inverting_gradients"](steps=steps).batched(
+            own, model, [derive(one.client) for one in own], device
+        )
         images[way] = guesses[0].images  # on the CPU: all kernels are done
         return (time.perf_counter() - began) * 1000 / len(own)
 

@@ -31,7 +31,17 @@ def results(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def listing(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A name, and under its last column's text whatever else is said of it."""
+    """Rows of strings that all have the same keys, a column each."""
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    return table
+
+
+def catalogue(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A name beside its last column's text, and below that whatever else is said of it."""
     table = Table(title=title, box=box.SIMPLE, title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

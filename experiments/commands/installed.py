@@ -23,7 +23,7 @@ def list_(what: str, *, json: bool) -> None:
     if json:
         print(json_.dumps(rows, indent=1))
         return
-    out.print(terminal.listing(what, rows))
+    out.print(terminal.catalogue(what, rows))
 
 
 def selftest(processes: int, *, json: bool) -> None:
