@@ -9,10 +9,18 @@ from torch import nn
 from attacks import ATTACKS
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import global_norm
-from fl_sim.core.types import Batch, Protocol
+from fl_sim.core.types import Batch, Observation, Protocol
 from fl_sim.metrics.image import psnr
 from fl_sim.metrics.matching import match
 from tests.conftest import TASK, observe
+
+
+def test_without_the_sign_and_with_larger_steps_a_short_search_gets_further(
+    seen: Observation, model: nn.Module, batch: Batch
+) -> None:
+    signed = ATTACKS["inverting_gradients"](steps=60)(seen, model, derive(0))
+    plain = ATTACKS["inverting_gradients"](steps=60, signed=False, step_size=0.8)(seen, model, derive(0))
+    assert psnr(plain.images, batch.images).item() > psnr(signed.images, batch.images).item() + 1
 
 
 def test_inverting_gradients_finds_both_images_of_a_batch(model: nn.Module) -> None:
