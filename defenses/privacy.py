@@ -35,8 +35,10 @@ def guarantee(defenses: Sequence[AnyDefense], protocol: Protocol) -> Guarantee |
     """Of a stack: DP-SGD protects records, ``clip`` (global) followed at once by ``gaussian`` (central) clients.
 
     Whatever comes after is post-processing. Batches are no Poisson samples, so nothing is gained from sampling; a
-    record is in one batch of each local epoch.
+    record is in one batch of each local epoch. Nothing is guaranteed where batch statistics are sent beside the update.
     """
+    if protocol.batchnorm == "train":
+        return None
     epochs = protocol.local_epochs if protocol.mode == "fedavg" else 1
     for defense in defenses:
         if isinstance(defense, DpSgd) and defense.noise_multiplier:

@@ -58,6 +58,10 @@ def test_not_private(stack: tuple[AnyDefense, ...]) -> None:
     assert guarantee(stack, SGD) is None
 
 
+def test_batch_statistics_are_not_covered() -> None:
+    assert guarantee((CLIP, NOISE), Protocol(batch_size=4, batchnorm="train")) is None
+
+
 def test_a_record_moves_the_sum_by_the_clip_at_most_and_noise_is_as_many_times_that(model: nn.Module) -> None:
     """On ten times the gradient that is clipped: the bound is reached."""
     dp, count = DpSgd(clip=0.01, noise_multiplier=0.7), 4
