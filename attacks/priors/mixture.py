@@ -10,8 +10,9 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from attacks.priors.base import Density, normalised
-from attacks.priors.stored import About, FittedPrior, Kind, Version, read
+from attacks.priors.stored import About, FittedPrior, Kind, current, read
 from attacks.problem import Problem
+from attacks.stored import Version
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
 from fl_sim.core.types import Observation
@@ -96,7 +97,7 @@ class FittedMixture(FittedPrior):
 
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
         del problem
-        mixture, about = _loaded(Version.of(self.path), str(images.device))
+        mixture, about = _loaded(current(self.path), str(images.device))
         return log_density(about.vectors(images), mixture)
 
 

@@ -1,17 +1,15 @@
 """Priors in files: what ``fl-sim train-prior`` writes and the fitted priors read; safetensors, nothing pickled."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from attacks import stored
 from attacks.priors.base import Density
-from fl_sim.core.errors import ConfigError, MissingDataError
+from attacks.stored import Version
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
 from fl_sim.core.types import Observation, Tensors
 
@@ -58,38 +56,20 @@ class About:
         return ((images - mean) / std).flatten(1)
 
 
-class Version(NamedTuple):
-    """A file as it is now: written again, it is another, and is read again."""
-
-    path: Path
-    modified: int  # ns
-
-    @classmethod
-    def of(cls, path: str) -> "Version":
-        """The file at ``path``, which must exist."""
-        place = Path(path).expanduser()
-        try:
-            return cls(place, place.stat().st_mtime_ns)
-        except OSError as error:
-            raise MissingDataError(
-                f"expected a prior at {place.absolute()}, got: {error.strerror}: correct the path, or make one with "
-                f"`fl-sim train-prior --kind {{gaussian,mixture,vae}} --data NAME --out {path}`"
-            ) from error
+def current(path: str) -> Version:
+    """Of the prior at ``path``, which must exist."""
+    make = f"`fl-sim train-prior --kind {{gaussian,mixture,vae}} --data NAME --out {path}`"
+    return Version.of(path, f"correct the path of the prior, or make one with {make}")
 
 
 def read(version: Version, kinds: Sequence[Kind]) -> tuple[Tensors, About]:
     """Tensors and metadata of a prior of one of ``kinds``."""
-    path = version.path
-    try:
-        with safe_open(path, "pt") as file:
-            about = About(**json.loads(file.metadata()["about"]))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, KeyError, TypeError, ValueError, ValidationError, SafetensorError) as error:
-        raise ConfigError(f"expected a prior made by `fl-sim train-prior` in {path}, got: {error}") from error
+    tensors, about = stored.read(version, About, "a prior made by `fl-sim train-prior`")
     if about.kind not in kinds:
         raise ConfigError(
-            f"{path} should hold a prior of kind {' or '.join(kinds)}, got {about.kind}: a gaussian or mixture is the "
-            f"prior `mixture`, a vae the prior `vae`; or train another with `fl-sim train-prior --kind {kinds[-1]}`"
+            f"{version.path} should hold a prior of kind {' or '.join(kinds)}, got {about.kind}: a gaussian or mixture "
+            f"is the prior `mixture`, a vae the prior `vae`; or train another with `fl-sim train-prior --kind "
+            f"{kinds[-1]}`"
         )
     return tensors, about
 
@@ -109,11 +89,11 @@ class FittedPrior(Density):
     path: str
 
     def __post_init__(self) -> None:
-        Version.of(self.path)  # refuses now what would fail after training
+        current(self.path)  # refuses now what would fail after training
 
     def check(self, seen: Observation, model: nn.Module) -> None:
         del model
-        _, about = read(Version.of(self.path), self.kinds)
+        _, about = read(current(self.path), self.kinds)
         if about.image_shape != seen.task.image_shape:
             raise ConfigError(
                 f"{self.path} should be a prior of images (C, H, W) = {seen.task.image_shape}, got one of "

@@ -8,8 +8,9 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from attacks.priors.stored import About, FittedPrior, Kind, Version, read
+from attacks.priors.stored import About, FittedPrior, Kind, current, read
 from attacks.problem import Problem
+from attacks.stored import Version
 from fl_sim.core.part import part
 from fl_sim.core.seeds import derive
 
@@ -75,7 +76,7 @@ class VAE(FittedPrior):
 
     def log_density(self, images: Tensor, problem: Problem) -> Tensor:
         del problem
-        network, about = _loaded(Version.of(self.path), str(images.device))
+        network, about = _loaded(current(self.path), str(images.device))
         half = torch.randn(self.samples, 1, network.latents, generator=derive(self.seed, "vae"))
         noise = torch.cat([half, -half]) if self.samples else torch.zeros(1, 1, network.latents)
         bound: Tensor = network(about.vectors(images), noise.to(images.device))
