@@ -98,6 +98,9 @@ class Matching:
         descended, score, *gradients = self._step(self._factor(progress), *point.values())
         return Cost(descended, score), dict(zip(point, gradients, strict=True))
 
+    def project(self, point: Point) -> Point:
+        return self._terms.variables.project(point, self._read)
+
     def _factor(self, progress: float) -> Tensor:
         return torch.full((), self._terms.annealing(progress), device=self._all.device)
 

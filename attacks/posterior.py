@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, gradient_scale
 from attacks.solvers import Objective, Solution, Solver
-from attacks.variables import Point, Variables
+from attacks.variables import Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
@@ -52,8 +51,8 @@ class PosteriorSearch(Attack):
         began = time.monotonic()
         problem = Problem.of(seen, model, rng, device)
         start = self.variables.start(problem, self.restarts, rng)
-        project = _Projection(self.variables, problem)
-        found = self.solver.solve(self.objective(problem, rng), project(start), project)
+        matching = self._matching([problem], [rng])
+        found = self.solver.solve_all(matching, matching.project(start), 1)[0]
         return self._told(found, problem, time.monotonic() - began)
 
     def _batched(
@@ -71,8 +70,8 @@ class PosteriorSearch(Attack):
         problems = [problems[0].shared(problem) for problem in problems]
         starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
-        project = _Projection(self.variables, problems[0])
-        found = self.solver.solve_all(self._matching(problems, rngs), project(start), project, len(seen))
+        matching = self._matching(problems, rngs)
+        found = self.solver.solve_all(matching, matching.project(start), len(seen))
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
 
@@ -135,17 +134,6 @@ def _alike(seen: Sequence[Observation]) -> bool:
         and same(one.buffers, first.buffers)
         for one in seen[1:]
     )
-
-
-@dataclass(frozen=True)
-class _Projection:
-    """The variables' projection, bound to one problem."""
-
-    variables: Variables
-    problem: Problem
-
-    def __call__(self, point: Point) -> Point:
-        return self.variables.project(point, self.problem)
 
 
 @part

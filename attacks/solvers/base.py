@@ -35,6 +35,9 @@ class Objectives(Protocol):
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
         """The cost, and the derivative of what is descended in each variable."""
 
+    def project(self, point: Point) -> Point:
+        """The nearest allowed point; where solvers are after each step."""
+
     def only(self, kept: Sequence[int]) -> "Objectives":
         """Those of some of the observations, by place, ascending."""
 
@@ -66,24 +69,27 @@ class Solver(ABC):
     """Most that it takes."""
 
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
-        return self.solve_all(One(objective), start, project, 1)[0]
+        return self.solve_all(One(objective, project), start, 1)[0]
 
     @abstractmethod
-    def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
+    def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         """What :meth:`solve` gives for each of ``many`` observations with equally many trials, rounding apart."""
 
 
 class One:
     """One observation's objective, as those of several."""
 
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
+    def __init__(self, objective: Objective, project: Project) -> None:
+        self._objective, self._project = objective, project
 
     def __call__(self, point: Point, progress: float) -> Cost:
         return self._objective(point, progress)
 
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
         return slope(self._objective, point, progress)
+
+    def project(self, point: Point) -> Point:
+        return self._project(point)
 
     def only(self, kept: Sequence[int]) -> "One":
         del kept

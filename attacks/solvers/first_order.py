@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from attacks.solvers.base import Clock, Objectives, Project, Solution, Solver
+from attacks.solvers.base import Clock, Objectives, Solution, Solver
 from attacks.solvers.walk import LOOK_EVERY, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
@@ -42,13 +42,13 @@ class Adam(Solver):
     tolerance: float = -torch.inf
     seconds: PositiveFloat | None = None
 
-    def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
+    def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
         walk.memory = {name: {k: torch.zeros_like(v) for k, v in start.items()} for name in (_FIRST, _SECOND)}
         for step in range(self.steps):
             if step == -(-7 * self.steps // 8):
                 walk.settle()
-            walk.go(project(self._moved(walk, self._direction(walk.slope(step / self.steps)[1]), step)))
+            walk.go(walk.project(self._moved(walk, self._direction(walk.slope(step / self.steps)[1]), step)))
             if step % LOOK_EVERY == LOOK_EVERY - 1:
                 self._leave(walk, step + 1)
             if clock.over() or not walk.left:

@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from attacks.solvers.base import Clock, Objectives, Project, Solution, Solver
+from attacks.solvers.base import Clock, Objectives, Solution, Solver
 from attacks.solvers.walk import LOOK_EVERY, Fate, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
@@ -40,12 +40,12 @@ class LBFGS(Solver):
     seconds: PositiveFloat | None = None
     retries: PositiveInt = 3
 
-    def solve_all(self, objectives: Objectives, start: Point, project: Project, many: int) -> list[Solution]:
+    def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
         walk.memory[_PAIRS] = self._fresh(_stacked(start))
         for step in range(self.steps):
             cost, gradient = walk.slope(1.0)
-            walk.go(self._moved(walk, cost.descended.detach(), _stacked(gradient), project))
+            walk.go(self._moved(walk, cost.descended.detach(), _stacked(gradient)))
             if clock.over():
                 return walk.ended(self._fate(walk, Outcome.OUT_OF_TIME), step + 1)
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == self.steps - 1:
@@ -82,7 +82,7 @@ class LBFGS(Solver):
         }
 
     @torch.no_grad()
-    def _moved(self, walk: Walk, value: Tensor, gradient: Tensor, project: Project) -> Point:
+    def _moved(self, walk: Walk, value: Tensor, gradient: Tensor) -> Point:
         """Where this step leads; the trials' memory is updated in place."""
         known, here = walk.memory[_PAIRS], _stacked(walk.point)
         lost = ~value.isfinite() & (known["lives"] > 0)
@@ -93,7 +93,7 @@ class LBFGS(Solver):
         length = known["rate"] * torch.where(known["young"], first, 1.0)
         moves = (~still & ~lost & ~self._done(walk))[:, None]
         moved = torch.where(moves, length[:, None] * direction, 0.0)
-        allowed = _stacked(project(_unstacked(here + moved, walk.point)))
+        allowed = _stacked(walk.project(_unstacked(here + moved, walk.point)))
         known["moved"].copy_(moved + (allowed - (here + moved)))
         known["gradient"].copy_(gradient)
         known["young"].logical_and_(~moves[:, 0])

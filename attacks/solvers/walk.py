@@ -41,6 +41,9 @@ class Walk:
         self.best.offer(self.point, cost.score)
         return cost, slope
 
+    def project(self, point: Point) -> Point:
+        return self._objectives.project(point)
+
     def look(self) -> None:
         """Offer the point where the search has ended."""
         self.best.offer(self.point, self._objectives(self.point, 1.0).score)

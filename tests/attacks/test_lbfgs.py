@@ -65,7 +65,7 @@ def test_a_step_that_was_cut_short_is_remembered_as_it_was_taken() -> None:
 def test_what_has_converged_leaves_and_the_rest_goes_on() -> None:
     asked: list[int] = []
     found = LBFGS(steps=60, tolerance=0.5).solve_all(
-        Bowls([9.0, 0.0], asked), {"x": torch.tensor([[0.0] * 3, [5.0] * 3])}, anywhere, 2
+        Bowls([9.0, 0.0], asked), {"x": torch.tensor([[0.0] * 3, [5.0] * 3])}, 2
     )
     assert [one.outcome for one in found] == [Outcome.OUT_OF_STEPS, Outcome.CONVERGED]
     assert [one.iterations for one in found] == [60, 25]

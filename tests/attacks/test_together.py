@@ -113,6 +113,9 @@ class Bowls:
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
         return slope(self, point, progress)
 
+    def project(self, point: Point) -> Point:
+        return point
+
     def only(self, kept: Sequence[int]) -> "Bowls":
         return Bowls([self.floors[place] for place in kept], self.asked)
 
@@ -120,14 +123,14 @@ class Bowls:
 def test_what_has_converged_leaves_the_search_and_the_rest_goes_on() -> None:
     asked: list[int] = []
     adam = Adam(steps=200, step_size=0.1, tolerance=0.5)
-    found = adam.solve_all(Bowls([9.0, 0.0, 0.2], asked), start(0.0, 5.0, 0.0), anywhere, 3)
+    found = adam.solve_all(Bowls([9.0, 0.0, 0.2], asked), start(0.0, 5.0, 0.0), 3)
     assert [one.outcome for one in found] == [Outcome.OUT_OF_STEPS, Outcome.CONVERGED, Outcome.CONVERGED]
     assert found[2].iterations < found[1].iterations < found[0].iterations == 200
     assert sorted(set(asked)) == [1, 2, 3]
     assert [one.score for one in found] == pytest.approx([9.0, 0.0, 0.2], abs=0.5)
     alone = adam.solve(Bowls([9.0], []), start(0.0), anywhere)
     assert torch.allclose(alone.point["x"], found[0].point["x"])
-    assert adam.solve_all(Bowls([0.0], asked), start(1.0), anywhere, 1)[0].iterations == 25
+    assert adam.solve_all(Bowls([0.0], asked), start(1.0), 1)[0].iterations == 25
 
 
 def test_where_memory_ends_halves_are_tried_with_the_same_draws() -> None:
