@@ -1,9 +1,9 @@
 """What a search minimises: likelihood and priors of the trials of one observation, or of several at once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -18,7 +18,6 @@ from attacks.problem import Guess, Problem
 from attacks.solvers import Cost, slope
 from attacks.variables import Point, Variables
 from fl_sim.core.part import part
-from fl_sim.core.stochastic import drawing
 from fl_sim.core.types import Tensors
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
@@ -42,13 +41,23 @@ class Annealing:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What costs, and how a point is read; see :class:`attacks.posterior.PosteriorSearch`."""
+    """What costs, and how a point is read; see :class:`attacks.posterior.PosteriorSearch`.
+
+    Args:
+        compared: By what points are compared: the whole cost, or the likelihood alone.
+    """
 
     likelihood: Likelihood
     priors: tuple[Prior, ...]
     variables: Variables
     annealing: Annealing
-    ball: DeltaBall | None
+    ball: DeltaBall | None = None
+    compared: Literal["cost", "likelihood"] = "cost"
+
+    @property
+    def weighs_priors(self) -> float:
+        """Their factor where points are compared."""
+        return 1.0 if self.compared == "cost" else 0.0
 
 
 class Matching:
@@ -87,7 +96,7 @@ class Matching:
         self._whole = whole
 
     def __call__(self, point: Point, progress: float) -> Cost:
-        return self.cost(self._terms.variables.decode(point, self._read), self._terms.annealing(progress))
+        return self._cost(point, self._terms.annealing(progress))
 
     def slope(self, point: Point, progress: float) -> tuple[Cost, Tensors]:
         if self._whole:
@@ -107,14 +116,21 @@ class Matching:
     def _stepped(self, names: Sequence[str], factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Cost, score and slopes as a function of tensors."""
         point = dict(zip(names, values, strict=True))
-        cost = self.cost(self._terms.variables.decode(point, self._read), factor)
+        cost = self._cost(point, factor)
         gradients = torch.autograd.grad(cost.descended.sum(), values, materialize_grads=True)
         return (cost.descended.detach(), cost.score.detach(), *gradients)
 
     def only(self, kept: Sequence[int]) -> "Matching":
         """The objective of some of the observations, by place."""
         offsets = [self._offsets[place] for place in kept] if self._offsets else ()
-        return Matching(self._terms, [self._problems[place] for place in kept], self._trials, offsets, whole=False)
+        trials = torch.arange(len(self._problems) * self._trials).view(-1, self._trials)[list(kept)].flatten()
+        terms = replace(self._terms, variables=self._terms.variables.only(trials))
+        return Matching(terms, [self._problems[place] for place in kept], self._trials, offsets, whole=False)
+
+    def _cost(self, point: Point, factor: float | Tensor) -> Cost:
+        variables = self._terms.variables
+        images, own = self.cost(variables.decode(point, self._read), factor), variables.surprise(point, self._read)
+        return Cost(images.descended + own, images.score + own * self._terms.weighs_priors)
 
     def cost(self, guess: Guess, factor: float | Tensor) -> Cost:
         """Of images that are read already; ``factor`` is the annealing's."""
@@ -126,7 +142,7 @@ class Matching:
 
     def _at(self, guess: Guess, factor: float | Tensor) -> Cost:
         likelihood, prior = self._likelihood(guess), self._prior(guess)
-        return Cost(factor * likelihood + prior, likelihood + prior)
+        return Cost(factor * likelihood + prior, likelihood + prior * self._terms.weighs_priors)
 
     def _likelihood(self, guess: Guess) -> Tensor:
         trees: dict[str, Tree] = {}
@@ -141,7 +157,7 @@ class Matching:
         costs = [
             _joined([prior(guess.images[own], problem) for own, problem in parts]) for prior, parts in self._priors
         ]
-        return sum(costs, _surprise(guess, self._all))
+        return sum(costs, guess.images.new_zeros(len(guess.images)))
 
     def _parts(self, joins: bool) -> list[tuple[slice, Problem]]:
         if joins or len(self._problems) == 1:
@@ -161,9 +177,3 @@ _GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
 def _joined(costs: Sequence[Tensor]) -> Tensor:
     return cat(list(costs)) if len(costs) > 1 else costs[0]
 
-
-def _surprise(guess: Guess, problem: Problem) -> Tensor:
-    """``-log p`` of what the model is supposed to have drawn, up to its constant; ``(T,)``."""
-    laws = drawing(problem.model) if guess.noise else {}
-    costs = [laws[name].surprise(z).flatten(1).sum(1) for name, z in guess.noise.items()]
-    return sum(costs, guess.images.new_zeros(len(guess.images)))

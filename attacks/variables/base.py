@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import torch
 from torch import Generator, Tensor, nn
 
 from attacks.problem import Guess, Problem
@@ -30,4 +31,14 @@ class Variables(ABC):
 
     @abstractmethod
     def project(self, point: Point, problem: Problem) -> Point:
-        """The nearest allowed point; what a solver calls after each step."""
+        """The nearest allowed point; where a solver is after each step."""
+
+    def surprise(self, point: Point, problem: Problem) -> Tensor:
+        """``-log p(v)`` of the variables themselves up to a constant, ``(T,)``; differentiable."""
+        del problem
+        return torch.zeros_like(next(iter(point.values())).flatten(1)[:, 0])
+
+    def only(self, trials: Tensor) -> "Variables":
+        """Of some of the trials, by place, where it holds something of each."""
+        del trials
+        return self

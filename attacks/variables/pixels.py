@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from attacks.problem import Guess, Problem
 from attacks.variables.base import Point, Variables
@@ -82,6 +82,11 @@ class Pixels(Variables):
             return {**point, **drawn}
         low, high = -problem.mean / problem.std, (1 - problem.mean) / problem.std
         return {**point, **drawn, PIXELS: point[PIXELS].clamp(low, high)}
+
+    def surprise(self, point: Point, problem: Problem) -> Tensor:
+        laws = drawing(problem.model) if self.noise == "joint" else {}
+        costs = [law.surprise(point[name]).flatten(1).sum(1) for name, law in laws.items()]
+        return sum(costs, super().surprise(point, problem))
 
     @staticmethod
     def _draws(problem: Problem, shape: tuple[int, int], rng: Generator) -> Point:
