@@ -6,6 +6,7 @@ from types import MappingProxyType
 from attacks.analytic import r_gap, rank, ratio
 from attacks.bayes import bayes, cosine, l1, l2
 from attacks.classical import dlg, grad_inversion, idlg, inverting_gradients
+from attacks.generative import ggl, gias, gifd, gifd_e, gifd_f, gifd_z, gion
 from fl_sim.core.contracts import Attack
 
 ATTACKS: Mapping[str, Callable[..., Attack]] = MappingProxyType(
@@ -13,6 +14,13 @@ ATTACKS: Mapping[str, Callable[..., Attack]] = MappingProxyType(
         "bayes": bayes,
         "cosine": cosine,
         "dlg": dlg,
+        "ggl": ggl,
+        "gias": gias,
+        "gifd": gifd,
+        "gifd_e": gifd_e,
+        "gifd_f": gifd_f,
+        "gifd_z": gifd_z,
+        "gion": gion,
         "grad_inversion": grad_inversion,
         "idlg": idlg,
         "inverting_gradients": inverting_gradients,

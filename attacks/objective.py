@@ -1,7 +1,7 @@
 """What a search minimises: likelihood and priors of the trials of one observation, or of several at once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Literal, TypeAlias
 
@@ -50,7 +50,7 @@ class Terms:
     likelihood: Likelihood
     priors: tuple[Prior, ...]
     variables: Variables
-    annealing: Annealing
+    annealing: Annealing = field(default_factory=Annealing)
     ball: DeltaBall | None = None
     compared: Literal["cost", "likelihood"] = "cost"
 
@@ -176,4 +176,3 @@ _GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
 
 def _joined(costs: Sequence[Tensor]) -> Tensor:
     return cat(list(costs)) if len(costs) > 1 else costs[0]
-

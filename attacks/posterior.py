@@ -14,13 +14,12 @@ from attacks.likelihoods import Likelihood
 from attacks.memory import halved
 from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
-from attacks.problem import Problem, gradient_scale
+from attacks.problem import Problem, alike
 from attacks.solvers import Objective, Solution, Solver
 from attacks.variables import Variables
 from fl_sim.core.contracts import Attack
-from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
-from fl_sim.core.types import Budget, Observation, Reconstruction, Tensors
+from fl_sim.core.types import Budget, Observation, Reconstruction
 
 
 @part
@@ -58,7 +57,7 @@ class PosteriorSearch(Attack):
     def _batched(
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
     ) -> list[Reconstruction]:
-        if not _alike(seen):
+        if not alike(seen):
             return super()._batched(seen, model, rngs, device)
         return halved(partial(self._search_all, model=model, device=device), seen, rngs)
 
@@ -91,11 +90,7 @@ class PosteriorSearch(Attack):
         return self.restarts * self.solver.steps
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
-        if self.likelihood.needs_scale and gradient_scale(seen) is None:
-            raise UnmetKnowledgeError(
-                f"{type(self.likelihood).__name__} compares gradients with their scale, and that of a weight change is "
-                "unknown without the protocol: grant protocol in [adversary], or use a cosine attack"
-            )
+        self.likelihood.check(seen)
         self.variables.check(seen, model)
         for prior in self.priors:
             prior.check(seen, model)
@@ -117,23 +112,6 @@ class PosteriorSearch(Attack):
             annealing=self.annealing,
             ball=self.ball,
         )
-
-
-def _alike(seen: Sequence[Observation]) -> bool:
-    """Whether all are of one network with the same weights, and of batches of one size."""
-    first = seen[0]
-
-    def same(a: Tensors, b: Tensors) -> bool:
-        return a is b or (a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a))
-
-    return all(
-        one.update.num_examples == first.update.num_examples
-        and (one.task, one.protocol, one.knowledge.labels is None)
-        == (first.task, first.protocol, first.knowledge.labels is None)
-        and same(one.broadcast, first.broadcast)
-        and same(one.buffers, first.buffers)
-        for one in seen[1:]
-    )
 
 
 @part

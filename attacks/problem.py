@@ -14,7 +14,7 @@ from fl_sim.core.trees import map_tree, scale
 from fl_sim.core.types import Observation, Tensors
 from fl_sim.training.local import State
 
-__all__ = ["Guess", "Problem", "gradient_scale"]
+__all__ = ["Guess", "Problem", "alike", "gradient_scale"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +115,23 @@ def _moved(seen: Observation, device: str) -> Observation:
         buffers=moved(seen.buffers),
         update=replace(seen.update, delta=moved(seen.update.delta)),
         knowledge=replace(seen.knowledge, randomness=moved(seen.knowledge.randomness)),
+    )
+
+
+def alike(seen: Sequence[Observation]) -> bool:
+    """Whether all are of one network with the same weights, and of batches of one size."""
+    first = seen[0]
+
+    def same(a: Tensors, b: Tensors) -> bool:
+        return a is b or (a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a))
+
+    return all(
+        one.update.num_examples == first.update.num_examples
+        and (one.task, one.protocol, one.knowledge.labels is None)
+        == (first.task, first.protocol, first.knowledge.labels is None)
+        and same(one.broadcast, first.broadcast)
+        and same(one.buffers, first.buffers)
+        for one in seen[1:]
     )
 
 

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from attacks.problem import Problem
+from attacks.problem import Problem, gradient_scale
+from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.types import Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class Likelihood(ABC):
 
     joins: ClassVar[bool] = False
     """Whether it can be bound to joined problems, of several observations: each trial has its own target then."""
+
+    def check(self, seen: Observation) -> None:
+        """Refuse what it cannot compare, as :meth:`fl_sim.core.contracts.Attack.check` does."""
+        if self.needs_scale and gradient_scale(seen) is None:
+            raise UnmetKnowledgeError(
+                f"{type(self).__name__} compares gradients with their scale, and that of a weight change is unknown "
+                "without the protocol: grant protocol in [adversary], or use a cosine attack"
+            )
 
     @abstractmethod
     def bind(self, problem: Problem) -> Misfit:

@@ -68,6 +68,9 @@ class Solver(ABC):
     steps: int
     """Most that it takes."""
 
+    trials: int = 1
+    """That it needs of each observation at least: the population of an evolution strategy."""
+
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
         return self.solve_all(One(objective, project), start, 1)[0]
 
@@ -109,6 +112,17 @@ class Clock:
 def chosen(point: Point, trials: slice | Tensor) -> dict[str, Tensor]:
     """Some of a point's trials."""
     return {name: v[trials] for name, v in point.items()}
+
+
+def stacked(point: Point) -> Tensor:
+    """All variables of a trial in a row, ``(T, d)``."""
+    return torch.cat([v.detach().flatten(1) for v in point.values()], 1)
+
+
+def unstacked(rows: Tensor, like: Point) -> dict[str, Tensor]:
+    """Back from :func:`stacked`, as the variables of ``like``."""
+    parts = torch.split(rows, [v[0].numel() for v in like.values()], 1)
+    return {name: part.view_as(v) for (name, v), part in zip(like.items(), parts, strict=True)}
 
 
 class Best:

@@ -1,5 +1,6 @@
 """Gradient descent with Adam."""
 
+from math import cos, pi
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from fl_sim.core.part import part
 from fl_sim.core.types import Outcome, Tensors
 
 _FIRST, _SECOND = "first", "second"  # moments
+_UP, _DOWN = 0.05, 0.75  # shares of the steps, of the ramp
 _FORGET, _FORGET_SQUARES, _FLOOR = 0.9, 0.999, 1e-8  # Adam's own
 
 
@@ -27,7 +29,8 @@ class Adam(Solver):
         step_size: Of Adam, in units of the variables.
         signed: Feed Adam the sign of the gradient (arXiv 2003.14053).
         schedule: ``steps``: a tenth of the step size after 3/8, 5/8 and 7/8 of the steps; ``exponential``: ``decay``
-            per step; ``constant``.
+            per step; ``ramp``: up from 0 over the first twentieth, down to 0 along a cosine over the last three
+            quarters (arXiv 1912.04958's projector); ``constant``.
         decay: See ``schedule``.
         tolerance: Stop, converged, once the best score of every trial is below this; of several observations, each
             leaves the search when it has.
@@ -37,7 +40,7 @@ class Adam(Solver):
     steps: PositiveInt
     step_size: PositiveFloat = 0.1
     signed: bool = False
-    schedule: Literal["constant", "steps", "exponential"] = "constant"
+    schedule: Literal["constant", "steps", "exponential", "ramp"] = "constant"
     decay: PositiveFloat = 0.94
     tolerance: float = -torch.inf
     seconds: PositiveFloat | None = None
@@ -61,6 +64,9 @@ class Adam(Solver):
         """The step size at a step, from 0."""
         if self.schedule == "exponential":
             return float(self.step_size * self.decay**step)
+        if self.schedule == "ramp":
+            done = step / self.steps
+            return self.step_size * min(1, done / _UP) * (1 - cos(pi * min(1, (1 - done) / _DOWN))) / 2
         passed = sum(8 * step >= eighths * self.steps for eighths in (3, 5, 7))
         return self.step_size * (0.1**passed if self.schedule == "steps" else 1.0)
 

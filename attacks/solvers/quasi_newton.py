@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from attacks.solvers.base import Clock, Objectives, Solution, Solver
+from attacks.solvers.base import Clock, Objectives, Solution, Solver, stacked, unstacked
 from attacks.solvers.walk import LOOK_EVERY, Fate, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
@@ -42,10 +42,10 @@ class LBFGS(Solver):
 
     def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
-        walk.memory[_PAIRS] = self._fresh(_stacked(start))
+        walk.memory[_PAIRS] = self._fresh(stacked(start))
         for step in range(self.steps):
             cost, gradient = walk.slope(1.0)
-            walk.go(self._moved(walk, cost.descended.detach(), _stacked(gradient)))
+            walk.go(self._moved(walk, cost.descended.detach(), stacked(gradient)))
             if clock.over():
                 return walk.ended(self._fate(walk, Outcome.OUT_OF_TIME), step + 1)
             if step % LOOK_EVERY == LOOK_EVERY - 1 or step == self.steps - 1:
@@ -84,7 +84,7 @@ class LBFGS(Solver):
     @torch.no_grad()
     def _moved(self, walk: Walk, value: Tensor, gradient: Tensor) -> Point:
         """Where this step leads; the trials' memory is updated in place."""
-        known, here = walk.memory[_PAIRS], _stacked(walk.point)
+        known, here = walk.memory[_PAIRS], stacked(walk.point)
         lost = ~value.isfinite() & (known["lives"] > 0)
         _learn(known, gradient)
         direction = _direction(known, gradient)
@@ -93,12 +93,12 @@ class LBFGS(Solver):
         length = known["rate"] * torch.where(known["young"], first, 1.0)
         moves = (~still & ~lost & ~self._done(walk))[:, None]
         moved = torch.where(moves, length[:, None] * direction, 0.0)
-        allowed = _stacked(walk.project(_unstacked(here + moved, walk.point)))
+        allowed = stacked(walk.project(unstacked(here + moved, walk.point)))
         known["moved"].copy_(moved + (allowed - (here + moved)))
         known["gradient"].copy_(gradient)
         known["young"].logical_and_(~moves[:, 0])
         _start_over(known, lost)
-        return _unstacked(torch.where(lost[:, None], _stacked(walk.best.point), allowed), walk.point)
+        return unstacked(torch.where(lost[:, None], stacked(walk.best.point), allowed), walk.point)
 
 
 def _learn(known: dict[str, Tensor], gradient: Tensor) -> None:
@@ -155,13 +155,3 @@ def _start_over(known: dict[str, Tensor], lost: Tensor) -> None:
     known["young"].logical_or_(lost)
     known["rate"].mul_(torch.where(lost, 0.1, 1.0))
     known["lives"].sub_(lost.long())
-
-
-def _stacked(point: Point) -> Tensor:
-    """All variables of a trial in a row, ``(T, d)``."""
-    return torch.cat([v.detach().flatten(1) for v in point.values()], 1)
-
-
-def _unstacked(rows: Tensor, like: Point) -> Point:
-    parts = torch.split(rows, [v[0].numel() for v in like.values()], 1)
-    return {name: part.view_as(v) for (name, v), part in zip(like.items(), parts, strict=True)}

@@ -44,9 +44,11 @@ class Walk:
     def project(self, point: Point) -> Point:
         return self._objectives.project(point)
 
-    def look(self) -> None:
-        """Offer the point where the search has ended."""
-        self.best.offer(self.point, self._objectives(self.point, 1.0).score)
+    def look(self, progress: float = 1.0) -> Cost:
+        """The cost where it stands, without a derivative; by default where the search has ended."""
+        cost = self._objectives(self.point, progress)
+        self.best.offer(self.point, cost.score)
+        return cost
 
     @torch.no_grad()
     def go(self, point: Point) -> None:
