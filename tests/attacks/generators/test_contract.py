@@ -13,6 +13,15 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "staged": {"image_shape": (1, 12, 12), "classes": 4, "latents": 6, "width": 16, "embedding": 3},
     "dcgan": {"image_shape": (3, 8, 8), "latents": 5, "channels": (8, 6)},
     "mlp": {"image_shape": (1, 6, 6), "widths": (5, 9, 7)},
+    "biggan_deep": {"resolution": 128, "classes": 3, "latents": 5, "width": 4, "smallest": 1},
+    "stylegan2": {
+        "image_shape": (3, 16, 16),
+        "channels": (6, 8, 5),
+        "classes": 3,
+        "latents": 6,
+        "styles": 7,
+        "mapping": 2,
+    },
 }
 
 
