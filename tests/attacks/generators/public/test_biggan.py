@@ -12,6 +12,8 @@ from fl_sim.core.errors import ConfigError
 from fl_sim.core.seeds import derive
 
 LATENTS, CLASSES, WIDTH = 3, 5, 4
+LARGER = [(0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8), (1, 8, 8), (0, 8, 8), (1, 8, 4), (0, 4, 4)]
+LARGER += [(1, 4, 2), (0, 2, 2), (1, 2, 1)]  # at 256
 BLOCKS = [(0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8), (1, 8, 4), (0, 4, 4), (1, 4, 2), (0, 2, 2)]
 BLOCKS.append((1, 2, 1))
 Saved = dict[str, Tensor]
@@ -48,16 +50,16 @@ class Writer:
             self.normed(f"{name}.conv_{i}", b, a, kernel, kernel)
 
 
-def public() -> Saved:
+def public(blocks: list[tuple[int, int, int]]) -> Saved:
     writer = Writer()
     writer.drawn("embeddings.weight", LATENTS, CLASSES)
     writer.normed("generator.gen_z", 16 * 16 * WIDTH, 2 * LATENTS)
-    names = [f"generator.layers.{i}" for i in range(11)]
-    channels = 2 * WIDTH
-    for name, (_, before, after) in zip(names[:8] + names[9:], BLOCKS, strict=True):
+    names = [f"generator.layers.{i}" for i in range(1 + len(blocks))]
+    channels = blocks[8][1] * WIDTH
+    for name, (_, before, after) in zip(names[:8] + names[9:], blocks, strict=True):
         writer.block(name, before * WIDTH, after * WIDTH)
-    for conv, a, b in (("theta", channels, 1), ("phi", channels, 1), ("g", channels, 4), ("o_conv", 4, channels)):
-        writer.normed(f"{names[8]}.snconv1x1_{conv}", b, a, 1, 1, bias=False)
+    for conv, a, b in (("theta", 8, 1), ("phi", 8, 1), ("g", 8, 4), ("o_conv", 4, 8)):
+        writer.normed(f"{names[8]}.snconv1x1_{conv}", b * channels // 8, a * channels // 8, 1, 1, bias=False)
     writer.drawn(f"{names[8]}.gamma", 1)
     writer.statistics("generator.bn", WIDTH)
     writer.drawn("generator.bn.weight", WIDTH)
@@ -114,7 +116,7 @@ def reference(saved: Saved, latent: Tensor, label: int) -> Tensor:
 
 
 def test_a_converted_file_makes_the_images_of_the_public_one(tmp_path: Path) -> None:
-    saved = public()
+    saved = public(BLOCKS)
     torch.save(saved, path := tmp_path / "biggan-deep-128-pytorch_model.bin")
     generator, about, _ = convert(str(path), "biggan_deep_128")
     assert dict(about.options) == {"resolution": 128, "classes": CLASSES, "latents": LATENTS, "width": WIDTH}
@@ -126,8 +128,17 @@ def test_a_converted_file_makes_the_images_of_the_public_one(tmp_path: Path) -> 
     assert torch.allclose(images, (torch.cat(expected) + 1) / 2, atol=1e-4)
 
 
+def test_the_larger_one_is_read_as_the_larger_one(tmp_path: Path) -> None:
+    torch.save(public(LARGER), path := tmp_path / "biggan-deep-256-pytorch_model.bin")
+    generator, about, _ = convert(str(path), "biggan_deep_256")
+    assert about.options["width"] == WIDTH
+    assert (generator.depth, generator.image_shape) == (13, (3, 256, 256))
+    with pytest.raises(ConfigError, match="choose another kind"):
+        convert(str(path), "biggan_deep_128")
+
+
 def test_other_tensors_than_expected_are_refused(tmp_path: Path) -> None:
-    saved, path = public(), tmp_path / "x.bin"
+    saved, path = public(BLOCKS), tmp_path / "x.bin"
     torch.save({**saved, "generator.more": torch.zeros(1)}, path)
     with pytest.raises(ConfigError, match=r"expected no other tensors, got 1 more \(generator.more\)"):
         convert(str(path), "biggan_deep_128")
