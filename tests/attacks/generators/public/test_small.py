@@ -1,5 +1,7 @@
 """Small public generators: the networks as they were published, random weights, converted."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,23 @@ def test_a_square_of_pixels_is_expected(tmp_path: Path) -> None:
 def test_kinds_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected one of .*stylegan2_ada.*, got 'gan'"):
         convert(str(tmp_path / "none"), "gan")
+
+
+class Harmful:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("kind", sorted(PUBLIC))
+def test_nothing_in_a_file_is_run(kind: str, tmp_path: Path) -> None:
+    witness, harm = tmp_path / "witness", Harmful(f"touch {tmp_path}/witness")
+    for new in (True, False):
+        torch.save({"g_ema": harm, "x": harm}, path := tmp_path / "g.pt", _use_new_zipfile_serialization=new)
+        with pytest.raises(ConfigError, match=r"nothing .*was run|expected a network pickled by|with a network"):
+            convert(str(path), kind)
+    assert not witness.exists()
