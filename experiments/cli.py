@@ -128,6 +128,32 @@ def train_prior(
     command(Order(kind, source, images, components, vae, seed, out), json=json)
 
 
+@app.command("convert-generator")
+def convert_generator(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The public file, where you put it; nothing of it is run.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="biggan_deep_128|256|512, stylegan2 (rosinality), stylegan2_ada (NVlabs), dcgan, mlp or vae_decoder."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write, *.safetensors.")],
+    samples: Annotated[Path | None, typer.Option(help="Also write a picture of samples, *.png.")] = None,
+    codes: Annotated[
+        Literal["one", "each", "gaussian"] | None,
+        typer.Option(help="Styles that searches of a StyleGAN2 start from: as GIAS; one a layer; as GIFD."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="What it was trained on, where its kind does not say.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Turn a public generator into a file that attacks read, once: BigGAN-deep, StyleGAN2, DCGAN and small ones."""
+    from experiments.commands.generators import Order, command
+
+    command(Order(str(file), kind, out, samples, codes, data), json=json)
+
+
 @app.command()
 def tune(
     study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],

@@ -5,16 +5,23 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from attacks import stored
 from attacks.generators.base import Generator
+from attacks.generators.biggan import BigGANDeep
 from attacks.generators.dcgan import DCGAN
 from attacks.generators.mlp import MLP
 from attacks.generators.staged import Staged
+from attacks.generators.stylegan2 import StyleGAN2
 from attacks.stored import Version
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
+from fl_sim.core.types import Tensors
 
-GENERATORS: Mapping[str, Callable[..., Generator]] = MappingProxyType({"staged": Staged, "dcgan": DCGAN, "mlp": MLP})
+GENERATORS: Mapping[str, Callable[..., Generator]] = MappingProxyType(
+    {"staged": Staged, "dcgan": DCGAN, "mlp": MLP, "biggan_deep": BigGANDeep, "stylegan2": StyleGAN2}
+)
 """Architectures by name; a file says which, and its options."""
 
 
@@ -46,7 +53,10 @@ def load(path: str, device: str = "cpu") -> Generator:
         MissingDataError: There is no file.
         ConfigError: It holds something else.
     """
-    advice = "correct the path of the generator, or make one with `fl-sim train-prior --kind gan --data NAME`"
+    advice = (
+        "correct the path of the generator, or make one with `fl-sim train-prior --kind gan --data NAME` or, "
+        "of a public file, with `fl-sim convert-generator`"
+    )
     return _loaded(Version.of(path, advice), device)[0]
 
 
@@ -55,14 +65,29 @@ def about(path: str) -> About:
     return _loaded(Version.of(path, "correct the path of the generator"), "cpu")[1]
 
 
+def built(architecture: str, options: Mapping[str, Any], tensors: Tensors, what: str) -> Generator:
+    """In eval mode, its weights fixed. Nothing is drawn for weights that are there.
+
+    Raises:
+        ConfigError: Options or tensors are not the architecture's; ``what`` opens the message.
+    """
+    try:
+        with torch.device("meta"):
+            generator = GENERATORS[architecture](**{name: _tupled(value) for name, value in options.items()})
+        generator.load_state_dict(dict(tensors), assign=True)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{what} does not fit the architecture {architecture}: {error}") from error
+    return generator.eval().requires_grad_(requires_grad=False)
+
+
+def _tupled(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 @lru_cache(maxsize=4)
 def _loaded(version: Version, device: str) -> tuple[Generator, About]:
     tensors, about = stored.read(version, About, "a generator made by `fl-sim train-prior` or `convert-generator`")
     if about.architecture not in GENERATORS:
         raise ConfigError(f"{version.path}: expected one of {', '.join(GENERATORS)}, got {about.architecture!r}")
-    generator = GENERATORS[about.architecture](**about.options)
-    try:
-        generator.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise ConfigError(f"{version.path} does not fit the architecture {about.architecture}: {error}") from error
-    return generator.to(device).eval().requires_grad_(requires_grad=False), about
+    return built(about.architecture, about.options, tensors, str(version.path)).to(device), about

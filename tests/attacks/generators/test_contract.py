@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from attacks.generators import GENERATORS, Generator, State, group
 from fl_sim.core.seeds import derive, derive_int
@@ -13,6 +14,15 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "staged": {"image_shape": (1, 12, 12), "classes": 4, "latents": 6, "width": 16, "embedding": 3},
     "dcgan": {"image_shape": (3, 8, 8), "latents": 5, "channels": (8, 6)},
     "mlp": {"image_shape": (1, 6, 6), "widths": (5, 9, 7)},
+    "biggan_deep": {"resolution": 128, "classes": 3, "latents": 5, "width": 4, "smallest": 1},
+    "stylegan2": {
+        "image_shape": (3, 16, 16),
+        "channels": (6, 8, 5),
+        "classes": 3,
+        "latents": 6,
+        "styles": 7,
+        "mapping": 2,
+    },
 }
 
 
@@ -73,3 +83,16 @@ def test_it_can_be_differentiated_twice(generator: Generator) -> None:
     name = generator.searched(0)[0]
     start = now[name].clone().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda latent: generator({**now, name: latent}), start, fast_mode=True)
+
+
+def test_every_image_can_have_weights_of_its_own(generator: Generator) -> None:
+    """As GIAS searches them: stacked, all at once."""
+    begun = state(generator, 2)
+    mine = {name: weight.detach() for name, weight in generator.named_parameters()}
+    other = {name: weight * 1.1 for name, weight in mine.items()}
+    stacked = {name: torch.stack([mine[name], other[name]]) for name in mine}
+    rows = {name: value[:, None] for name, value in begun.items()}
+    together = torch.vmap(lambda weights, row: functional_call(generator, weights, (row,)))(stacked, rows)
+    for i, weights in enumerate((mine, other)):
+        alone = functional_call(generator, weights, ({name: value[i] for name, value in rows.items()},))
+        assert torch.allclose(together[i], alone, atol=1e-5)

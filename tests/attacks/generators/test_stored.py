@@ -49,3 +49,17 @@ def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path / "a.safetensors", architecture="diffusion"))
     with pytest.raises(ConfigError, match="does not fit"):
         load(written(tmp_path / "b.safetensors", options={**OPTIONS, "widths": [5, 8]}))
+
+
+def test_options_that_are_none_of_the_architectures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not fit the architecture mlp: .*unexpected keyword"):
+        load(written(tmp_path / "a.safetensors", options={**OPTIONS, "depth": 3}))
+    with pytest.raises(ConfigError, match="biggan_deep: expected resolution 128, 256 or 512, got 64"):
+        load(written(tmp_path / "b.safetensors", architecture="biggan_deep", options={"resolution": 64}))
+
+
+def test_loading_draws_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "g.safetensors")
+    before = torch.get_rng_state()
+    assert load(path).image_shape == (1, 6, 6)
+    assert torch.equal(torch.get_rng_state(), before)
