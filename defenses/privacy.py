@@ -17,8 +17,9 @@ class Guarantee:
     """What one round gives to each client that takes part, against a server that sees its update.
 
     Args:
-        protects: One ``record`` of a client, added or removed, the number of its images being public; or all that a
-            ``client`` holds, exchanged for anything else.
+        protects: One ``record`` of a client, against the same batches in which it has no gradient, their sizes being
+            public; or all that a ``client`` holds, exchanged for anything else. Exchanging a record for another one
+            counts as twice the step: half the multiplier.
         multiplier: Noise std over how far that can move the update before noise.
         steps: Noisy steps a round that one record, or the client, is in.
 

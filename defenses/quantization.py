@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from fl_sim.core.contracts import Codec, Defense, Protected
 from fl_sim.core.density import Choice, Interval
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import flat, global_norm, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
@@ -98,12 +99,20 @@ class Quantize(Defense):
         bits: An entry, 8, 4 or 2; with 2 the levels are -max, 0 and max (TernGrad, arXiv 1705.07878).
         rounding: ``nearest``: off by half a level at most; ``stochastic``: up or down by chance, so that the mean is
             right: QSGD (arXiv 1610.02132), whose scale is the norm of a tensor; here it is the largest entry.
-        feedback: Whether what was not sent is added to the client's next update (error feedback).
+        feedback: Whether what was not sent is added to the client's next update (error feedback). Of nearest rounding
+            only: stochastic rounding may lose more than there was, and what is owed would grow without end.
     """
 
     bits: Annotated[Literal[2, 4, 8], Unit("bits an entry")] = 8
     rounding: Literal["nearest", "stochastic"] = "nearest"
     feedback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.feedback and self.rounding == "stochastic":
+            raise ConfigError(
+                'quantize: expected rounding = "nearest" with error feedback, got "stochastic", whose errors would '
+                "grow from round to round; it has no bias to make up for: leave feedback out"
+            )
 
     @property
     def codec(self) -> Codec:

@@ -78,6 +78,8 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
         f"that of the public images. Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
         "Identified: the true image comes first in a line-up.\n"
     )
+    if any(row["epsilon"] for row in rows):
+        yield f"{units.EPSILON}\n"
     yield "| | |\n|---|---|"
     yield f"| rebuilt by | `{report.command}` |"
     yield f"| study | hash {report.study_hash}, seed {report.study['seed']}, first run {report.created} |"

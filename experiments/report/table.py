@@ -134,7 +134,9 @@ def _epsilon(report: ReportInput, setting: Setting) -> Json | None:
         if one is None:
             return None
         replies = Counter(client for row in report.training.get(cell, []) for client in _repliers(row))
-        spent.append((epsilon(one.multiplier, one.steps * max(replies.values(), default=0)), one.protects))
+        if not replies:
+            return None
+        spent.append((epsilon(one.multiplier, one.steps * max(replies.values())), one.protects))
     most, protects = max(spent)
     return {"protects": protects, "delta": DELTA, "most": most if isfinite(most) else None}
 

@@ -165,8 +165,9 @@ class Defense(ABC):
     feedback: bool = False
     """Error feedback (arXiv 1809.07599, 1901.09847): what is lost here, the client adds to what it defends next time.
 
-    The client does that, :meth:`protect` does not; it is then given more than this round's update, which no adversary
-    knows: such a stack has no density."""
+    For mechanisms that lose less than they are given, or what is owed grows without end. The client does it,
+    :meth:`protect` does not; it is then given more than this round's update, which no adversary knows: such a stack has
+    no density. What it sends is of earlier images too, and reconstructions are judged by this round's."""
 
     @property
     def codec(self) -> Codec:

@@ -143,6 +143,8 @@ def fed_back(
         raise FlSimError(f"{type(defense).__name__} with error feedback needs a place to keep what it does not send")
     owed = memory.before(*place)
     whole = replace(update, delta=add(update.delta, owed)) if owed else update
+    if not all(bool(t.isfinite().all()) for t in whole.delta.values()):
+        raise FlSimError("expected a finite update, got NaN or infinity: nothing is sent in this round")
     sent = defense.protect(whole, rng).update.delta
     memory.keep(*place, subtract(whole.delta, sent))
     return sent
