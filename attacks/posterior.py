@@ -150,7 +150,7 @@ class _Projection:
 
 @part
 class KnowsDefense(Attack):
-    """An attack that may only run where the defense and its parameters are granted."""
+    """An attack that may only run where the defense is granted: its kind at least, whose parameters are estimated."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
 

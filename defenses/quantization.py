@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, Self, final
 
 import torch
 from torch import Generator, Tensor
@@ -123,6 +123,17 @@ class Quantize(Defense):
         error = flat(subtract(delta, update.delta)).abs().max().item()
         return Protected(replace(update, delta=delta), {"largest_error": error})
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """The fewest bits on whose grid every entry is, rounded to the nearest: also the better guess where it was not.
+
+        Before noise no grid is seen, nor is one needed there.
+        """
+        del noise
+        few: tuple[Literal[2, 4], ...] = (2, 4)
+        fits = [bits for bits in few if all(_on_grid(t, Packed(bits).levels) for t in received.delta.values())]
+        return cls(bits=fits[0] if fits else 8)
+
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Rounding before noise: the rounding error is lost in the noise, and its derivative is taken to be 1."""
         del drawn
@@ -171,6 +182,12 @@ class SignSgd(Defense):
         error = global_norm(subtract(delta, update.delta)).item()
         return Protected(replace(update, delta=delta), {"error_norm": error})
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """It has no strength."""
+        del received, noise
+        return cls()
+
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Signs before noise: the guess's own scale, and its signs with the slope of the plain entries."""
         del drawn
@@ -181,6 +198,11 @@ class SignSgd(Defense):
         most = {name: t * output.high[name].numel() for name, t in _largest(output).items()}
         low = {name: torch.where(t >= 0, 0.0, -most[name]) for name, t in output.low.items()}
         return Interval(low, {name: torch.where(t < 0, 0.0, most[name]) for name, t in output.high.items()})
+
+
+def _on_grid(tensor: Tensor, levels: int) -> bool:
+    units = tensor / scale_of(tensor, levels)
+    return bool(((units - units.round()).abs() < 1e-3).all())
 
 
 def _largest(output: Interval) -> Tensors:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.build import Cell
-from fl_sim.core.contracts import Defense
+from fl_sim.core.contracts import Defense, kind_of
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Task, Tensors, Update
@@ -73,7 +73,7 @@ def _known(cell: Cell, job: ClientJob, labels: Tensor, randomness: Tensors) -> K
     return Knowledge(
         labels=labels if adversary.labels else None,
         defense_level=level,
-        defense_kinds=tuple(p.name for p in cell.study.defenses) if level >= DefenseKnowledge.KIND else (),
+        defense_kinds=tuple(map(kind_of, job.defenses)) if level >= DefenseKnowledge.KIND else None,
         defenses=job.defenses if level >= DefenseKnowledge.PARAMETERS else None,
         randomness=randomness if level >= DefenseKnowledge.RANDOMNESS else {},
     )

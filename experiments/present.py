@@ -12,6 +12,8 @@ from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
 from experiments.report import Picture, ReportInput, markdown, render, summarise
+from fl_sim.core.contracts import AnyDefense
+from fl_sim.core.mechanism import has_estimate
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
@@ -58,10 +60,15 @@ def adaptive(run: Run) -> list[tuple[str, str]]:
     return [
         (cell.name, part.key())
         for cell in run.cells
-        if cell.study.adversary.defense in {"parameters", "randomness"} and cell.study.adversary.view == "client"
+        if cell.study.adversary.defense != "unknown" and cell.study.adversary.view == "client"
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and informs(cell.job(run.data_dir).defenses)
+        if "defense" in attack(part).needs and _usable(cell.defenses(), cell.study.adversary.defense)
     ]
+
+
+def _usable(defenses: Sequence[AnyDefense], level: str) -> bool:
+    """Whether their density can be used; where only their kind is granted, with parameters that can be estimated."""
+    return informs(defenses) and (level != "kind" or all(has_estimate(type(d)) for d in defenses))
 
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:

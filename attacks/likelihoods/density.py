@@ -1,19 +1,20 @@
 """The defense's own density, read from the mechanisms that the adversary was told of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat
 
 from attacks.likelihoods.base import Likelihood, Misfit
+from attacks.likelihoods.estimates import mechanisms
 from attacks.problem import Problem
 from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
 from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
-from fl_sim.core.trees import flat, map_tree
+from fl_sim.core.trees import flat, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
 
 
@@ -28,6 +29,8 @@ class DefenseDensity(Likelihood):
         randomness: Whether what the defenses drew (a pruning mask) is used where it is ``granted``, or ``ignored``:
             then it is summed over, entry by entry.
 
+    Where only their kind is known the parameters are estimated (:mod:`attacks.likelihoods.estimates`); the scale of the
+    noise is then fitted to each guess, if there are no choices or cells to sum over: a profile likelihood.
     Where defenses have no joint density (see :func:`informs`), that of the noise alone is used, if it is of one kind.
     The defenses of an aggregate are not used: the mean of several defended updates has another law.
     """
@@ -40,13 +43,14 @@ class DefenseDensity(Likelihood):
 
     def bind(self, problem: Problem) -> Misfit:
         known, seen = problem.seen.knowledge, problem.seen.update
-        defenses = (known.defenses or ()) if len(problem.seen.members) == 1 else ()
+        defenses = mechanisms(known, seen) if len(problem.seen.members) == 1 else ()
         drawn = known.randomness if self.randomness == "granted" else {}
         noise = Normal(self.std or self.supposed * _typical(seen.delta))
         try:
             stack = Stack.read(defenses, seen, drawn, noise)
         except NoDensityError:
             stack = _noise_alone(defenses, seen, noise)
+        stack = replace(stack, free=known.defenses is None and stack.noise is not noise)
         return Misfit(lambda g: -stack.log_likelihood(g, problem), of="examples" if stack.join else "mean")
 
 
@@ -58,6 +62,7 @@ class Stack:
     before: tuple[tuple[Defense, Tensors], ...]  # each with what it is known to have drawn
     noise: Noise
     observed: Interval
+    free: bool = False  # whether the noise's scale is not known, and fitted to each guess where that has a closed form
 
     @classmethod
     def read(cls, defenses: Sequence[AnyDefense], seen: Update, drawn: Tensors, supposed: Noise) -> "Stack":
@@ -74,6 +79,8 @@ class Stack:
         if len(loud) > 1:
             raise NoDensityError("several noises have no density together")
         end = loud[0] if loud else 0  # of the steps up to the noise, the noise among them
+        if steps and not loud and not steps[-1][1]:
+            steps[-1] = (steps[-1][0], steps[-1][0].shown(seen.delta))
         observed, place = Interval(seen.delta, seen.delta), len(steps)
         while place > end and (inner := steps[place - 1][0].bounds(observed)) is not None:
             observed, place = inner, place - 1
@@ -87,7 +94,10 @@ class Stack:
     def log_likelihood(self, gradients: Tensors, problem: Problem) -> torch.Tensor:
         """``(T,)`` float64, of gradients as :class:`Misfit` ``of`` says."""
         clean = problem.as_update(self.join.join(gradients) if self.join else gradients)
-        return log_likelihood(self.observed, self.outcomes(clean), self.noise)
+        outcomes = self.outcomes(clean)
+        if self.free and len(outcomes) == 1 and self.observed.low is self.observed.high:
+            return self.noise.log_profile(subtract(outcomes[0].values, self.observed.high))
+        return log_likelihood(self.observed, outcomes, self.noise)
 
     def outcomes(self, clean: Tensors) -> list[Choice]:
         """What may have become of a clean update before the noise; probabilities sum to 1."""

@@ -14,18 +14,19 @@ from torch import Generator, nn
 
 from fl_sim.core.density import Choice, Interval, Noise
 from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
-from fl_sim.core.knowledge import DefenseKnowledge
+from fl_sim.core.knowledge import DefenseKnowledge, Kind
+from fl_sim.core.mechanism import Mechanism
 from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
 
 _GRANTED: Mapping[str, Callable[[Observation], bool]] = {
     "labels": lambda seen: seen.knowledge.labels is not None,
     "protocol": lambda seen: seen.protocol is not None,
-    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.PARAMETERS,
+    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.KIND,
 }
 _GRANTS: Mapping[str, str] = {
     "labels": "labels = true",
     "protocol": "protocol = true",
-    "defense": 'defense = "parameters"',
+    "defense": 'defense = "kind"',
 }
 """In a study's ``[adversary]``."""
 
@@ -34,7 +35,7 @@ class Attack(ABC):
     """Turns one observation into a guess at the batch behind it."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (the mechanism with its parameters)."""
+    """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (at least which mechanisms there are)."""
 
     @property
     def work(self) -> int:
@@ -152,7 +153,7 @@ class Protected:
     randomness: Tensors = field(default_factory=dict)
 
 
-class Defense(ABC):
+class Defense(Mechanism, ABC):
     """Rewrites an update on the client, before it is sent.
 
     What an adversary who knows it can use is said by the methods below; :mod:`fl_sim.core.density` joins those of a
@@ -194,27 +195,26 @@ class Defense(ABC):
         del num_examples
         return None
 
+    def shown(self, output: Tensors) -> Tensors:
+        """What it drew, as far as its own output, known exactly, shows that; empty: nothing."""
+        del output
+        return {}
+
     def bounds(self, output: Interval) -> Interval | None:
         """Between what its input must have been, given bounds on its output; ``None``: it says nothing of that."""
         del output
         return None
 
 
-class DataDefense(ABC):
+class DataDefense(Mechanism, ABC):
     """Changes a client's batch before any gradient is taken."""
-
-    surrogate: ClassVar[str] = ""
-    """What an attack that knows of it does instead of using a density, of which it has none."""
 
     @abstractmethod
     def transform(self, batch: Batch, rng: Generator) -> Batch: ...
 
 
-class GradientDefense(ABC):
+class GradientDefense(Mechanism, ABC):
     """Computes the gradient of a batch in its own way: per-example clipping, say."""
-
-    surrogate: ClassVar[str] = ""
-    """As of a :class:`DataDefense`."""
 
     @abstractmethod
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
@@ -234,6 +234,11 @@ class ExampleDefense(GradientDefense):
 
 
 AnyDefense = Defense | DataDefense | GradientDefense
+
+
+def kind_of(defense: AnyDefense) -> Kind:
+    """What remains of a defense when its strength is kept secret."""
+    return Kind(type(defense), feedback=isinstance(defense, Defense) and defense.feedback)
 
 
 def has_density(kind: type) -> bool:

@@ -46,7 +46,7 @@ class Needy(Attack):
 GRANTED = Knowledge(labels=torch.tensor([2]), defense_level=DefenseKnowledge.PARAMETERS)
 WITHHELD: dict[str, Callable[[Observation], Observation]] = {
     "labels": lambda seen: replace(seen, knowledge=replace(GRANTED, labels=None)),
-    "defense": lambda seen: replace(seen, knowledge=replace(GRANTED, defense_level=DefenseKnowledge.KIND)),
+    "defense": lambda seen: replace(seen, knowledge=replace(GRANTED, defense_level=DefenseKnowledge.UNKNOWN)),
     "protocol": lambda seen: replace(seen, knowledge=GRANTED, protocol=None),
 }
 
