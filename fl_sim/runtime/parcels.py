@@ -36,7 +36,7 @@ class Packer:
     def __call__(self, job: object) -> Parcel:
         content = io.BytesIO()
         pickler = _Pickler(content)
-        pickler.dump(job)
+        pickler.dump(job)  # type: ignore[no-untyped-call]
         return Parcel(content.getvalue(), [self._put(tensor) for tensor in pickler.taken])
 
     def _put(self, tensor: Tensor) -> Any:
@@ -55,11 +55,11 @@ def unpacked(parcel: Parcel) -> Any:
     return _Unpickler(io.BytesIO(parcel.content), tensors).load()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     """Leaves large tensors out, and keeps them in ``taken``."""
 
     def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
+        super().__init__(file)  # type: ignore[no-untyped-call]
         self.taken: list[Tensor] = []
         self._places: dict[int, int] = {}
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,12 @@ class TestRay:
         self, ray: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put, sent = sys.modules["ray"].put, list[int]()
-        monkeypatch.setattr("ray.put", lambda value: sent.append(value.nbytes) or put(value))
+
+        def counted(value: Any) -> Any:
+            sent.append(value.nbytes)
+            return put(value)
+
+        monkeypatch.setattr("ray.put", counted)
         weights, small = torch.randn(200, 300), torch.arange(3.0)
         odd = [torch.randn(300, 200).T, torch.randn(40_000, dtype=torch.bfloat16), torch.arange(40_000)]
         pack = Packer()
