@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import PositiveInt
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import Likelihood
-from attacks.memory import halved
+from attacks.memory import check_fits, halved
 from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, gradient_scale
@@ -72,7 +72,13 @@ class PosteriorSearch(Attack):
         starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         project = _Projection(self.variables, problems[0])
-        found = self.solver.solve_all(self._matching(problems, rngs), project(start), project, len(seen))
+        offsets = self._offsets(problems, rngs)
+        if len(seen) > 1:
+            one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
+            first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
+            check_fits(partial(one, first, 1.0), len(seen), device)
+        matching = Matching(self._terms(), problems, self.restarts, offsets)
+        found = self.solver.solve_all(matching, project(start), project, len(seen))
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
 
@@ -103,12 +109,11 @@ class PosteriorSearch(Attack):
 
     def objective(self, problem: Problem, rng: Generator) -> Objective:
         """The cost that the solver minimises; public for checks and plots."""
-        return self._matching([problem], [rng])
+        return Matching(self._terms(), [problem], self.restarts, self._offsets([problem], [rng]))
 
-    def _matching(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> Matching:
+    def _offsets(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> list[Tensor]:
         ball = self.ball
-        offsets = [ball.offsets(p, rng) for p, rng in zip(problems, rngs, strict=True)] if ball else []
-        return Matching(self._terms(), problems, self.restarts, offsets)
+        return [ball.offsets(p, rng) for p, rng in zip(problems, rngs, strict=True)] if ball else []
 
     def _terms(self) -> Terms:
         return Terms(
