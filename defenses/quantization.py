@@ -8,7 +8,8 @@ from typing import Annotated, Literal, final
 import torch
 from torch import Generator, Tensor
 
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import flat, global_norm, map_tree, subtract
