@@ -10,7 +10,8 @@ from rich.table import Table
 
 _CAPTION = (
     "PSNR in dB. control: median of the same attack on an unrelated gradient. "
-    "risk: share of images farther off than delta. found: the true image comes first in a line-up, of n."
+    "images trained on: those that a data defense made. risk: share of images farther off than "
+    "delta. found: the true image comes first in a line-up, of n."
 )
 
 
@@ -27,6 +28,9 @@ def results(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(f"[bold]{escape(setting)}[/]{reached}")
         for row in attacks:
             table.add_row(*map(escape, _cells(row)))
+            if trained := row["trained"]:
+                psnr = trained["psnr"]
+                table.add_row("    images trained on", f"{psnr['median']:.1f}", _mean(psnr), "", "", "")
     return table
 
 
@@ -57,12 +61,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
     if psnr is None:
         return [f"  {row['attack']}", "-", "failed", "-", "-", "-"]
-    spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
     return [
         f"  {row['attack']}",
         f"{psnr['median']:.1f}",
-        f"{psnr['mean']:.1f}{spread}",
+        _mean(psnr),
         "-" if unrelated is None else f"{unrelated['median']:.1f}",
         "-" if row["risk"] is None else f"{row['risk']['value']:.2f}",
         "-" if seen is None else f"{seen['count']}/{seen['n']}",
     ]
+
+
+def _mean(psnr: Mapping[str, Any]) -> str:
+    spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
+    return f"{psnr['mean']:.1f}{spread}"
