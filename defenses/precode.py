@@ -75,9 +75,10 @@ class Precode(ModelDefense):
     (dAI-SY-Group/PRECODE). Attacks know the architecture and the loss, the Kullback-Leibler term included; the paper's
     own evaluation leaves it out of the attacker's gradient and draws anew in each step.
 
-    Only matching at the mean of the draws fails (on ``cnn`` at initialisation, 8 digits of MNIST, 400 steps: 8.6 dB,
-    undefended 58.7). A first fully connected layer's gradient over its bias gradient is its input for every draw;
-    matching the layers before the bottleneck alone finds 29.4 dB, searching image and draw together 32.1.
+    Matching at the mean of the draws fails (``cnn`` at initialisation, 8 digits of MNIST, 400 steps: 8.6 dB, undefended
+    58.7), but not behind a single fully connected layer. That layer's gradient over its bias gradient is the image for
+    every draw; behind convolutions, matching only the layers before the bottleneck finds 29.4 dB, searching image and
+    draw together 32.1.
     """
 
     surrogate: ClassVar[str] = (
