@@ -8,6 +8,7 @@ from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from defenses.low_rank import PowerSgd, Sketch
 from defenses.noise import Gaussian, Laplace
+from defenses.precode import Precode
 from defenses.quantization import Quantize, SignSgd
 from defenses.soteria import Soteria
 from defenses.sparsification import RandomPrune, TopK
@@ -21,6 +22,7 @@ DEFENSES: Mapping[str, Callable[..., AnyDefense]] = MappingProxyType(
         "gaussian": Gaussian,
         "laplace": Laplace,
         "powersgd": PowerSgd,
+        "precode": Precode,
         "quantize": Quantize,
         "random_prune": RandomPrune,
         "signsgd": SignSgd,

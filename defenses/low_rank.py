@@ -9,7 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Generator, Tensor
 
 from defenses.quantization import SHAPE, shape_of, without
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice
 from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive

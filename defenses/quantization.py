@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self, final
 import torch
 from torch import Generator, Tensor
 
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import Unit, part

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive

@@ -15,8 +15,9 @@ from defenses import DEFENSES
 from experiments.config import Study, load_dict, replaced
 from experiments.parts import AttackPart, Part
 from fl_sim import models
-from fl_sim.core.contracts import AnyDefense, Attack
+from fl_sim.core.contracts import AnyDefense, Attack, ModelDefense
 from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.seeds import derive
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
@@ -33,6 +34,7 @@ class ModelSpec:
     options: tuple[tuple[str, Any], ...]
     task: Task
     seed: int
+    defenses: tuple[ModelDefense, ...] = ()  # each wraps what those before it made
 
     def __call__(self) -> nn.Module:
         return _built(self)
@@ -40,7 +42,10 @@ class ModelSpec:
 
 @lru_cache(maxsize=8)
 def _built(spec: ModelSpec) -> nn.Module:
-    return models.build(spec.name, spec.task, spec.seed, **dict(spec.options))
+    model = models.build(spec.name, spec.task, spec.seed, **dict(spec.options))
+    for place, defense in enumerate(spec.defenses):
+        model = defense.wrap(model, derive(spec.seed, "model", "defense", place))
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,8 @@ class Cell:
 
     def model(self, task: Task) -> ModelSpec:
         part = self.study.model
-        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
+        wraps = tuple(defense for defense in self.defenses() if isinstance(defense, ModelDefense))
+        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed, wraps)
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)

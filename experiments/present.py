@@ -88,7 +88,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
     key = Key(round_, client)
     guess, real = judge.place.result(attack_name, key), judge.truth(key).images
     assert isinstance(guess, Reconstruction)  # it has a record with metrics
-    unrelated = judge.unrelated(attack_name, key)
+    unrelated, trained = judge.unrelated(attack_name, key), judge.trained_on(key)
     return Picture(
         cell=judge.cell.name,
         attack=attack_name,
@@ -98,6 +98,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
         reconstruction=_pixels(guess.images[match(guess.images, real)][place]),
         control=None if unrelated is None else _pixels(unrelated[match(unrelated, real)][place]),
         psnr=psnr,
+        trained=None if trained is None else _pixels(trained[place]),
     )
 
 

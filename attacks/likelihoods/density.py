@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.likelihoods.estimates import mechanisms
 from attacks.problem import Problem
-from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
+from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense, ModelDefense
 from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
@@ -30,8 +30,9 @@ class DefenseDensity(Likelihood):
             then it is summed over, entry by entry.
 
     Where only their kind is known the parameters are estimated (:mod:`attacks.likelihoods.estimates`); the scale of the
-    noise is then fitted to each guess, if there are no choices or cells to sum over: a profile likelihood.
-    Where defenses have no joint density (see :func:`informs`), that of the noise alone is used, if it is of one kind.
+    noise is then fitted to each guess, if there are no choices or cells to sum over: a profile likelihood. A defense of
+    the model is in the model already, and the density is that given what the guess says it drew. Where defenses have no
+    joint density (see :func:`informs`), that of the noise alone is used, if it is of one kind.
     The defenses of an aggregate are not used: the mean of several defended updates has another law.
     """
 
@@ -114,7 +115,7 @@ def _kinds(
 ) -> tuple[ExampleDefense | None, list[tuple[Defense, Tensors]]]:
     """The defense on examples, if there is one, and those on the update, each with what it is known to have drawn."""
     joins = [d for d in defenses if isinstance(d, ExampleDefense)]
-    if other := [type(d).__name__ for d in defenses if not isinstance(d, (Defense, ExampleDefense))]:
+    if other := [type(d).__name__ for d in defenses if not isinstance(d, (Defense, ExampleDefense, ModelDefense))]:
         raise NoDensityError(f"{', '.join(other)}: no density is known")
     if len(joins) > 1:
         raise NoDensityError("several defenses on examples have no density together")

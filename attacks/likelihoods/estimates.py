@@ -2,7 +2,7 @@
 
 from math import hypot
 
-from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
+from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense, ModelDefense
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.types import Update
@@ -23,14 +23,15 @@ def mechanisms(known: Knowledge, received: Update) -> tuple[AnyDefense, ...]:
 
 
 def estimated(known: Knowledge, received: Update) -> tuple[AnyDefense, ...]:
-    """The mechanisms of known kind, as one update shows them.
+    """The mechanisms of known kind, as one update shows them; those of the model are in the model.
 
     Raises:
         NoDensityError: One of them cannot be told from it.
     """
     found: list[AnyDefense] = []
     std = 0.0
-    for kind in reversed(known.defense_kinds or ()):
+    kinds = [kind for kind in known.defense_kinds or () if not issubclass(kind.mechanism, ModelDefense)]
+    for kind in reversed(kinds):
         if kind.feedback:
             raise NoDensityError("error feedback adds what earlier rounds left, which is not known")
         found.insert(0, kind.mechanism.inferred(received, std))

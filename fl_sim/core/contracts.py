@@ -1,8 +1,9 @@
 """The verbs: what an attack and a defense are. Read this file first.
 
-A client runs its defenses in the order data -> gradient -> update: a :class:`DataDefense` changes the batch, a
-:class:`GradientDefense` computes the gradient its own way, a :class:`Defense` rewrites what is sent. Only the last kind
-has a codec for the wire; it and an :class:`ExampleDefense` have a density that the adversary can use.
+A :class:`ModelDefense` changes the network that everyone has. A client runs its other defenses in the order data ->
+gradient -> update: a :class:`DataDefense` changes the batch, a :class:`GradientDefense` computes the gradient its own
+way, a :class:`Defense` rewrites what is sent. Only the last kind has a codec for the wire; it and an
+:class:`ExampleDefense` have a density that the adversary can use.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ from typing import ClassVar, final
 
 from torch import Generator, nn
 
+from fl_sim.core.codec import Codec, Dense
 from fl_sim.core.density import Choice, Interval, Noise
 from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Kind
@@ -120,30 +122,6 @@ class Attack(ABC):
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction: ...
 
 
-class Codec(ABC):
-    """How a protected update travels. Codecs nest: encoded first to last, decoded last to first."""
-
-    @abstractmethod
-    def encode(self, payload: Tensors) -> Tensors:
-        """Named tensors as they are sent; smaller where the mechanism makes that possible."""
-
-    @abstractmethod
-    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        """What was sent, as tensors named and shaped like ``like`` (or still encoded by a codec before this one)."""
-
-
-@final
-class Dense(Codec):
-    """Every tensor as it is."""
-
-    def encode(self, payload: Tensors) -> Tensors:
-        return payload
-
-    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        del like
-        return payload
-
-
 @dataclass(frozen=True, slots=True)
 class Protected:
     """A defended update, figures on what was done to it, and what the mechanism drew."""
@@ -206,6 +184,25 @@ class Defense(Mechanism, ABC):
         return None
 
 
+class ModelDefense(Mechanism, ABC):
+    """Changes the network, before training: server, clients and attacks all have the changed one.
+
+    The adversary knows it as it knows any architecture. What it draws in its forward passes
+    (:mod:`fl_sim.core.stochastic`) only the client knows; given that, the density of an update is that of the others.
+    """
+
+    @abstractmethod
+    def wrap(self, model: nn.Module, rng: Generator) -> nn.Module:
+        """A new network with the inputs and outputs of ``model``, which is left as it is.
+
+        Args:
+            rng: Draws the weights that are added.
+
+        Raises:
+            ConfigError: ``model`` has no place for it.
+        """
+
+
 class DataDefense(Mechanism, ABC):
     """Changes a client's batch before any gradient is taken."""
 
@@ -233,7 +230,7 @@ class ExampleDefense(GradientDefense):
         """The law of the noise on every entry of what is joined; ``None``: none."""
 
 
-AnyDefense = Defense | DataDefense | GradientDefense
+AnyDefense = Defense | DataDefense | GradientDefense | ModelDefense
 
 
 def kind_of(defense: AnyDefense) -> Kind:

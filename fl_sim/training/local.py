@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from fl_sim.core.stochastic import draw_noise
+from fl_sim.core.stochastic import charged, draw_noise
 from fl_sim.core.trees import subtract
 from fl_sim.core.types import Batch, Protocol, Tensors, Update
 
@@ -58,13 +58,17 @@ def logits_of(model: nn.Module, state: State, images: Tensor) -> tuple[Tensor, T
 
 
 def loss_of(model: nn.Module, state: State, batch: Batch) -> tuple[Tensor, Tensors]:
-    """Mean cross-entropy at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``."""
-    logits, buffers = logits_of(model, state, batch.images)
-    return cross_entropy(logits, batch.labels), buffers
+    """Mean loss at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``.
+
+    Cross-entropy, and what the model's own modules charge (:class:`fl_sim.core.stochastic.Charged`).
+    """
+    with charged(model) as prices:
+        logits, buffers = logits_of(model, state, batch.images)
+    return sum((price.mean() for price in prices), cross_entropy(logits, batch.labels)), buffers
 
 
 def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool = False) -> Gradient:
-    """Gradient of the batch's mean cross-entropy in the weights; in ``model``'s own mode, train or eval.
+    """Gradient of the batch's mean loss in the weights; in ``model``'s own mode, train or eval.
 
     With ``create_graph`` it can be differentiated again, in the images, labels and weights.
     """

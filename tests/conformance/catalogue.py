@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from defenses import DEFENSES
-from fl_sim.core.contracts import AnyDefense, DataDefense, Defense
+from fl_sim.core.contracts import AnyDefense, Defense, GradientDefense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Tensors
 from fl_sim.federation.client import ClientJob, train_once
@@ -22,6 +22,7 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each defense do s
     "gaussian": {"std": 0.1},
     "laplace": {"scale": 0.1},
     "powersgd": {"rank": 2},
+    "precode": {"width": 8},
     "quantize": {},
     "random_prune": {"rate": 0.9},
     "signsgd": {},
@@ -47,6 +48,7 @@ IMPOSSIBLE: Mapping[str, dict[str, Any]] = {
     "gaussian": {"std": -0.1},
     "laplace": {"scale": -0.1},
     "powersgd": {"rank": 0},
+    "precode": {"width": 0},
     "quantize": {"bits": 7},
     "random_prune": {"rate": 1.0},
     "signsgd": {"bits": 1},
@@ -106,6 +108,6 @@ def three() -> Batch:
 
 
 def gradient_of(defense: AnyDefense, model: nn.Module, batch: Batch, seed: int = 0) -> Tensors:
-    assert not isinstance(defense, (Defense, DataDefense))
+    assert isinstance(defense, GradientDefense)
     state = state_of(model)
     return defense.gradient(model, state.weights, state.buffers, batch, derive(seed))

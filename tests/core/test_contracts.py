@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from fl_sim.core.contracts import Attack, Defense, Dense, Protected
+from fl_sim.core.codec import Dense
+from fl_sim.core.contracts import Attack, Defense, Protected
 from fl_sim.core.density import Interval
 from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge

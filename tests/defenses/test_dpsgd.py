@@ -9,14 +9,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from defenses.dpsgd import DpSgd
-from fl_sim import models
 from fl_sim.core.density import Normal
 from fl_sim.core.seeds import derive
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat, global_norm, subtract
 from fl_sim.core.types import Batch, Tensors
 from fl_sim.training.local import State, gradient, state_of
-from tests.conftest import TASK
+from tests.conftest import TASK, precoded
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_without_noise_and_bound_it_is_the_plain_gradient(model: nn.Module, thre
 
 
 def test_each_example_is_computed_with_its_own_draw(three: Batch) -> None:
-    net = models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
+    net = precoded(16, 4)
     state = state_of(net)
     state = state._replace(buffers={**state.buffers, **draw_noise(net, 3, derive(1))})
     trees = singles(net, state, three)
