@@ -1,8 +1,9 @@
 """What a study promises before anything is run: privacy loss, how loud its noise is, how near an adversary may come.
 
 The figure for the last is a prediction, no bound: of a posterior mean linearised at public images instead of the truth,
-whose prior takes pixels for independent and Gaussian, of the task's mean and std, and who knows the labels. Better priors
-come nearer, searches from a cold start stay farther off. What comes after the noise is left out, which can only raise it.
+whose prior takes pixels for independent and Gaussian, of the task's mean and std, and who knows the labels. Better
+priors come nearer, searches from a cold start stay farther off. What follows the noise is left out, which can only
+raise it.
 """
 
 from collections import Counter
@@ -16,7 +17,6 @@ from typing import Any
 from attacks.likelihoods.density import Stack
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
-from defenses.privacy import guarantee
 from experiments.build import Cell, ModelSpec
 from experiments.knowledge import empty_observations
 from experiments.linearised import Signal, Spectrum, spectrum
@@ -75,7 +75,7 @@ def forecast(cell: Cell, data_dir: str | None, points: int = 3) -> Forecast:
         reason = str(error)
     return Forecast(
         cell=cell.name,
-        epsilon=planned_epsilon(cell),
+        epsilon=planned_epsilon(cell, data_dir),
         noise_over_clip=over_clip,
         noise_over_signal=over_signal,
         psnr=psnr,
@@ -84,16 +84,16 @@ def forecast(cell: Cell, data_dir: str | None, points: int = 3) -> Forecast:
     )
 
 
-def planned_epsilon(cell: Cell) -> dict[str, Any] | None:
+def planned_epsilon(cell: Cell, data_dir: str | None) -> dict[str, Any] | None:
     """At the end, for the client that is drawn most often; ``None`` without differential privacy."""
-    federation, one = cell.study.federation, guarantee(cell.defenses(), cell.protocol())
+    federation, one = cell.study.federation, cell.guarantee(data_dir)
     if one is None:
         return None
     size_, seed = federation.cohort or federation.clients, cell.study.seed
     rounds = range(1, federation.rounds + 1)
     drawn = Counter(client for n in rounds for client in cohort_of(federation.clients, size_, seed, n))
-    most = epsilon(one.multiplier, one.steps * max(drawn.values()))
-    return {"protects": one.protects, "delta": DELTA, "most": most if isfinite(most) else None}
+    most = epsilon(one.multiplier, one.steps * max(drawn.values()), rate=one.rate)
+    return {"protects": one.protects, "against": one.against, "delta": DELTA, "most": most if isfinite(most) else None}
 
 
 def noise_over_clip(defenses: Sequence[AnyDefense], protocol: Protocol, seen: Observation) -> float | None:
@@ -141,4 +141,6 @@ def _spectra(
     parts = zip(public.images.split(images), public.labels.split(images), strict=True)
     with single_threaded():
         sent = Signal(model(), *signal)
-        return tuple(spectrum(sent, Batch(*part), task, place=i) for i, part in enumerate(parts) if len(part[1]) == images)
+        return tuple(
+            spectrum(sent, Batch(*part), task, place=i) for i, part in enumerate(parts) if len(part[1]) == images
+        )

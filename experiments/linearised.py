@@ -62,7 +62,7 @@ class Spectrum(NamedTuple):
     norm: float
 
     def psnr(self, std: float) -> float:
-        """Of the posterior mean in dB, images in [0, 1], behind Gaussian noise of ``std``; no clamping to that range."""
+        """Of the posterior mean in dB, images in [0, 1], behind Gaussian noise of ``std``; not clamped."""
         return -10 * log10((self.weights / (self.nodes / std**2 + 1)).sum().item())
 
 

