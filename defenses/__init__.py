@@ -7,6 +7,7 @@ from defenses.ats import Ats
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from defenses.low_rank import PowerSgd, Sketch
+from defenses.mixing import InstaHide, Mixup
 from defenses.noise import Gaussian, Laplace
 from defenses.quantization import Quantize, SignSgd
 from defenses.soteria import Soteria
@@ -19,7 +20,9 @@ DEFENSES: Mapping[str, Callable[..., AnyDefense]] = MappingProxyType(
         "clip": Clip,
         "dpsgd": DpSgd,
         "gaussian": Gaussian,
+        "instahide": InstaHide,
         "laplace": Laplace,
+        "mixup": Mixup,
         "powersgd": PowerSgd,
         "quantize": Quantize,
         "random_prune": RandomPrune,

@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
-from experiments.clashes import central, clashes
+from experiments.clashes import central, clashes, mixable
 from experiments.config import Study
 from experiments.knowledge import empty_observations
 from experiments.parts import AttackPart, Part, canonical, parts
@@ -103,6 +103,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         lambda: central(cell, data_dir),
+        lambda: mixable(cell, data_dir),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
         *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from defenses import DEFENSES
+from defenses.mixing import InstaHide, Mixup
 from experiments.build import Cell
 from experiments.config import Study
 from fl_sim.core.contracts import ExampleDefense, GradientDefense
@@ -76,6 +77,23 @@ def _sampling(study: Study) -> Iterator[str]:
         if isinstance(d, type) and issubclass(d, GradientDefense) and not issubclass(d, ExampleDefense)
     ]:
         yield f"{said} gradients of examples, alone or by dpsgd: {other[0]} has none of an empty sample: leave it out"
+
+
+def mixable(cell: Cell, data_dir: str | None) -> None:
+    """Defenses that mix images have as many as they mix.
+
+    Raises:
+        ConfigError: Some client has fewer.
+    """
+    federation, data = cell.study.federation, cell.data(data_dir)
+    size = federation.batch_size if federation.mode == "fedsgd" else None
+    fewest = min(len(data.used(client, 1, size)) for client in range(federation.clients))
+    mixes = max((d.mixes for d in cell.defenses() if isinstance(d, (Mixup, InstaHide))), default=0)
+    if fewest < mixes:
+        raise ConfigError(
+            f"defenses: {cell.defense}: expected {mixes} images or more to mix in a client's round, got {fewest}: "
+            "raise federation.batch_size (fedsgd) or data.per_client (fedavg)"
+        )
 
 
 def _numbers(study: Study) -> Iterator[str]:

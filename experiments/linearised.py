@@ -45,7 +45,7 @@ class Signal(NamedTuple):
         if self.join is None:
             return local_update(self.model, state, batch, self.protocol, derive(0, "forecast"), rule)[0].delta
         self.model.eval()
-        parts = zip(batch.images.split(1), batch.labels.split(1), strict=True)
+        parts = zip(torch.split(batch.images, 1), torch.split(batch.labels, 1), strict=True)
         trees = [rule(self.model, state, Batch(*part)).tree for part in parts]
         joined = self.join.join({name: torch.stack([t[name] for t in trees])[None] for name in trees[0]})
         return map_tree(lambda t: t[0], joined)

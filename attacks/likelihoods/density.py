@@ -71,7 +71,7 @@ class Stack:
         join, steps = _kinds(defenses, drawn)
         if join and seen.kind == "delta":
             raise NoDensityError(f"{type(join).__name__} in local steps has no density")
-        noises = [join and join.noise(seen.num_examples), *(d.noise(seen.num_examples) for d, _ in steps)]
+        noises = [join.noise(seen.num_examples) if join else None, *(d.noise(seen.num_examples) for d, _ in steps)]
         loud = [place for place, noise in enumerate(noises) if noise is not None]
         noise = _added([noise for noise in noises if noise is not None]) or supposed
         end = loud[-1] if loud else 0  # of the steps up to the noise, the noise among them

@@ -19,7 +19,10 @@ UpdateKind: TypeAlias = Literal["gradient", "delta"]
 
 
 class Batch(NamedTuple):
-    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64."""
+    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64.
+
+    Where a defense has mixed images, labels are weights ``(N, k)`` float32 of the first k classes; others have none.
+    """
 
     images: Tensor
     labels: Tensor

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import map_tree, scale, subtract
@@ -59,9 +59,12 @@ def logits_of(model: nn.Module, state: State, images: Tensor) -> tuple[Tensor, T
 
 
 def loss_of(model: nn.Module, state: State, batch: Batch) -> tuple[Tensor, Tensors]:
-    """Mean cross-entropy at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``."""
+    """Mean cross-entropy at ``state`` and the buffers afterwards; labels as a :class:`Batch` has them."""
     logits, buffers = logits_of(model, state, batch.images)
-    return cross_entropy(logits, batch.labels), buffers
+    labels = batch.labels
+    if labels.dim() == 2:
+        labels = pad(labels, (0, logits.shape[1] - labels.shape[1]))
+    return cross_entropy(logits, labels), buffers
 
 
 def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool = False) -> Gradient:

@@ -52,3 +52,10 @@ def test_poisson_samples_need_local_steps_and_gradients_of_examples(study_file: 
     assert "hidden from the server" in problems(path, POISSON, dpsgd)
     assert "no statistics" in problems(path, *LOCAL, POISSON, "federation.batchnorm=train")
     assert "Soteria" in problems(path, *LOCAL, POISSON, "defenses=soteria")
+
+
+def test_mixing_needs_images_to_mix(study_file: Write) -> None:
+    path = study_file(SMALL)
+    assert "expected 4 images or more to mix in a client's round, got 1" in problems(path, "defenses=instahide")
+    assert "expected 2 images" in problems(path, "defenses=mixup")
+    assert check(load(path, ["defenses=mixup", "federation.batch_size=2", "attack=[]"]))
