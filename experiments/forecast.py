@@ -14,6 +14,8 @@ from math import isfinite, log10, prod, sqrt
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from attacks.likelihoods.density import Stack
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
@@ -138,7 +140,7 @@ def _spectra(
 ) -> tuple[Spectrum, ...]:
     """At public images; the same for all strengths of the noise."""
     public, task = data.public(points * images), data.task()
-    parts = zip(public.images.split(images), public.labels.split(images), strict=True)
+    parts = zip(torch.split(public.images, images), torch.split(public.labels, images), strict=True)
     with single_threaded():
         sent = Signal(model(), *signal)
         return tuple(

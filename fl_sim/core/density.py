@@ -24,6 +24,10 @@ from fl_sim.core.types import Tensors
 class Noise(Protocol):
     """The law of one entry's noise, symmetric about zero."""
 
+    @property
+    def std(self) -> float:
+        """Its standard deviation."""
+
     def quick(self, near: Tensor, far: Tensor) -> Tensor:
         """For which cells, from ``near`` to ``far`` with their middle at or above zero, ``log_quick`` will do."""
 
