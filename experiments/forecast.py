@@ -1,9 +1,10 @@
 """What a study promises before anything is run: privacy loss, how loud its noise is, how near an adversary may come.
 
 The figure for the last is a prediction, no bound: of a posterior mean linearised at public images instead of the truth,
-whose prior takes pixels for independent and Gaussian, of the task's mean and std, and who knows the labels. Better
-priors come nearer, searches from a cold start stay farther off. What follows the noise is left out, which can only
-raise it.
+whose prior takes pixels for independent and Gaussian, of the task's mean and std, and who knows the labels. A better
+prior comes nearer, and far where gradients see little of the image: with total variation ``bayes`` reached 33.1 dB on
+MNIST (cnn, std 0.003, three images) where 20.0 are predicted. So a low figure is no protection. What follows the noise
+is left out, which can only raise it.
 """
 
 from collections import Counter

@@ -16,7 +16,8 @@ _CAPTION = (
 )
 _PREDICTED = (
     "PSNR: predicted, in dB, of a posterior mean with independent Gaussian pixels, linearised at public images; no "
-    "bound. blind: of who sees no update. noise: norms, over what clipping leaves at most and over what it is added to."
+    "bound: attacks with a better prior exceed it, on MNIST by up to 13 dB. "
+    "blind: of who sees no update. noise: norms, over what clipping leaves at most and over what it is added to."
 )
 
 
