@@ -3,6 +3,7 @@
 import math
 from typing import Annotated, Self
 
+import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Generator, nn
 
@@ -24,14 +25,16 @@ class DpSgd(ExampleDefense):
         noise_multiplier: Noise std over ``clip``; 0 clips only.
 
     The mean's noise has std ``noise_multiplier * clip / N``: it shrinks with N, where per-example noise shrinks with
-    ``sqrt(N)``. Batches are no Poisson samples: what is guaranteed (:mod:`defenses.privacy`) is not
-    amplified.
+    ``sqrt(N)``. What is guaranteed (:mod:`defenses.privacy`) is amplified where ``sampling = "poisson"``, N then being
+    the size expected; of an empty batch there is the noise alone.
     """
 
     clip: Annotated[PositiveFloat, Unit("L2, gradient units")]
     noise_multiplier: Annotated[NonNegativeFloat, Unit("std over clip")]
 
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
+        if not len(batch.labels):
+            return add_normal(map_tree(torch.zeros_like, weights), self._std(1), rng)
         examples = example_gradients(model, State(weights, buffers), batch)
         joined = map_tree(lambda t: t[0], self.join(map_tree(lambda t: t[None], examples)))
         return add_normal(joined, self._std(len(batch.labels)), rng)

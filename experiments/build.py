@@ -12,6 +12,7 @@ from torch import nn
 
 from attacks import ALIASES, ATTACKS
 from defenses import DEFENSES
+from defenses.privacy import Guarantee, central, guarantee
 from experiments.config import Study, load_dict, replaced
 from experiments.parts import AttackPart, Part
 from fl_sim import models
@@ -21,6 +22,7 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
+from fl_sim.federation.central import CENTRAL
 from fl_sim.federation.client import ClientJob
 
 T = TypeVar("T")
@@ -81,7 +83,7 @@ class Cell:
 
     def protocol(self) -> Protocol:
         f = self.study.federation
-        names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "batchnorm")
+        names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "sampling", "batchnorm")
         return Protocol(**{name: getattr(f, name) for name in names})
 
     def model(self, task: Task) -> ModelSpec:
@@ -91,6 +93,15 @@ class Cell:
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
+
+    def guarantee(self, data_dir: str | None) -> Guarantee | None:
+        """The differential privacy of a round: by its defenses, which holds against everybody, else by its server."""
+        federation, data = self.study.federation, self.data(data_dir)
+        fewest = min(len(data.holdings(client)) for client in range(federation.clients))
+        found = guarantee(self.defenses(), self.protocol(), fewest)
+        if found is None and federation.strategy == CENTRAL:
+            return central(federation.strategy_options["noise_multiplier"])
+        return found
 
     def job(self, data_dir: str | None) -> ClientJob:
         """What this cell's clients do."""

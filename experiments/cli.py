@@ -62,6 +62,22 @@ def run(
 
 
 @app.command()
+def check(
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
+    overrides: Overrides = None,
+    points: Annotated[
+        int, typer.Option(min=0, help="Public batches at which the PSNR is predicted; 0: no prediction.")
+    ] = 3,
+    data_dir: DataDir = None,
+    json: AsJson = False,
+) -> None:
+    """Run nothing: is the study possible, and what privacy and what noise does it promise?"""
+    from experiments import commands
+
+    commands.check(study, overrides or [], points, data_dir, json=json)
+
+
+@app.command()
 def simulate(folder: Folder, data_dir: DataDir = None, executor: Where = "ray") -> None:
     """Only train: finish the federation of a run."""
     from experiments import commands

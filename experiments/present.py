@@ -7,7 +7,6 @@ import numpy as np
 from torch import Tensor
 
 from attacks.likelihoods import informs
-from defenses.privacy import guarantee
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
@@ -51,7 +50,7 @@ def report_input(run: Run) -> ReportInput:
         training={c.name: run.store.cell(c.folder).training() for c in run.cells},
         pictures=[picture for cell in run.cells for picture in pictures(run, cell, records)],
         adaptive=frozenset(adaptive(run)),
-        guarantees={c.name: found for c in run.cells if (found := guarantee(c.defenses(), c.protocol()))},
+        guarantees={c.name: found for c in run.cells if (found := c.guarantee(run.data_dir))},
     )
 
 

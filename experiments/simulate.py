@@ -88,7 +88,7 @@ class Simulation:
         """Train one cell, from its last checkpoint if there is one."""
         federation, place = cell.study.federation, self.store.cell(cell.folder)
         cohort = federation.cohort or federation.clients
-        inner = build_strategy(federation.strategy, cohort, federation.strategy_options)
+        inner = build_strategy(federation.strategy, cohort, federation.strategy_options, cell.study.seed)
         done, state, memory = place.checkpoint() or (0, state_of(job.model()), {})
         recall(inner, memory)
         data = cell.data(self.data_dir)

@@ -32,8 +32,8 @@ def summarise(report: ReportInput) -> list[Json]:
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
     ``bytes_up``: a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the
-    client that took part most often: ``{"protects", "delta", "most"}``, or ``None`` where there is none. ``accuracy``:
-    at the end, mean over seeds.
+    client that took part most often: ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none.
+    ``accuracy``: at the end, mean over seeds.
     """
     return [
         _row(report, setting, attack, records)
@@ -146,9 +146,9 @@ def _epsilon(report: ReportInput, setting: Setting) -> Json | None:
         replies = Counter(client for row in report.training.get(cell, []) for client in _repliers(row))
         if not replies:
             return None
-        spent.append((epsilon(one.multiplier, one.steps * max(replies.values())), one.protects))
-    most, protects = max(spent)
-    return {"protects": protects, "delta": DELTA, "most": most if isfinite(most) else None}
+        spent.append((epsilon(one.multiplier, one.steps * max(replies.values()), rate=one.rate), one))
+    most, one = max(spent, key=lambda pair: pair[0])
+    return {"protects": one.protects, "against": one.against, "delta": DELTA, "most": most if isfinite(most) else None}
 
 
 def _repliers(row: Json) -> Iterator[int]:

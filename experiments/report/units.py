@@ -81,6 +81,7 @@ def rounded_up(bound: float) -> str:
 
 
 def privacy(spent: Json) -> str:
-    """``epsilon 3.4 a record at delta 1e-05``."""
+    """``Epsilon 3.4 a record at delta 1e-05``, and against whom, where that is not this server."""
     most = "infinite" if spent["most"] is None else rounded_up(spent["most"])
-    return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}"
+    against = "" if spent["against"] == "server" else " against those who see the model, none against this server"
+    return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}{against}"

@@ -79,12 +79,16 @@ def transformed(name: str, batch: Batch, seed: int = 0, options: Mapping[str, ob
 
 
 @on_images
-def test_images_stay_images_of_the_same_labels(name: str) -> None:
+def test_images_stay_images_of_the_same_labels_or_of_weights_that_sum_to_one(name: str) -> None:
     out = transformed(name, three())
     assert (out.images.shape, out.images.dtype) == (three().images.shape, torch.float32)
     assert bool(((out.images >= 0) & (out.images <= 1)).all())
-    assert torch.equal(out.labels, three().labels)
     assert not out.images.requires_grad
+    if out.labels.dim() == 1:
+        assert torch.equal(out.labels, three().labels)
+    else:
+        assert bool((out.labels >= 0).all())
+        assert torch.allclose(out.labels.sum(1), torch.ones(3))
 
 
 @on_images

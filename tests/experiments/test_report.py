@@ -124,7 +124,7 @@ def test_epsilon_counts_every_round_in_which_the_server_saw_a_client() -> None:
     own = {cell["name"]: Guarantee("record", 2.0, 3) for cell in WHOLE.cells if cell["defense"] == GAUSSIAN}
     report = replace(WHOLE, guarantees=own)
     found = row(report, GAUSSIAN, "fast")["epsilon"]
-    assert found == {"protects": "record", "delta": DELTA, "most": epsilon(2.0, 30)}
+    assert found == {"protects": "record", "against": "server", "delta": DELTA, "most": epsilon(2.0, 30)}
     assert row(report, "none", "fast")["epsilon"] is None
     said = units.privacy(found)
     assert said == "Epsilon 14.9 a record at delta 1e-05", "14.83, an upper bound, is not rounded down"

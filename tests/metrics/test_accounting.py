@@ -6,7 +6,8 @@ import warnings
 import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 
-from fl_sim.metrics.accounting import epsilon
+from fl_sim.core.types import Protocol
+from fl_sim.metrics.accounting import DELTA, epsilon
 
 
 def foreign(kind: type, multiplier: float, steps: int, delta: float) -> float:
@@ -36,3 +37,14 @@ def test_without_noise_nothing_is_private_and_without_steps_all_is() -> None:
     assert epsilon(0.0, 0) == epsilon(1.0, 0) == 0
     assert epsilon(1.0, 3) > epsilon(1.0, 2) > epsilon(2.0, 2)
     assert epsilon(1.0, 2, delta=1e-7) > epsilon(1.0, 2, delta=1e-3)
+
+
+def test_a_poisson_sampled_round_costs_what_opacus_says_step_by_step() -> None:
+    """Three rounds of two epochs over 40 images in samples of 4."""
+    slow = {"rdp": RDPAccountant(), "prv": PRVAccountant()}
+    for _ in range(3 * 2 * 10):
+        for accountant in slow.values():
+            accountant.step(noise_multiplier=1.1, sample_rate=0.1)
+    expected = min(accountant.get_epsilon(delta=DELTA) for accountant in slow.values())
+    protocol = Protocol(mode="fedavg", batch_size=4, local_epochs=2, sampling="poisson")
+    assert epsilon(1.1, 3 * protocol.steps(40), rate=protocol.rate(40)) == pytest.approx(expected, rel=1e-6)
