@@ -41,14 +41,16 @@ def bayes(
 ) -> Attack:
     """Bayes-optimal: the defense's own density, squared total variation, annealed likelihood. arXiv 2111.04706.
 
-    Needs the defense with its parameters. ``tv`` weighs the periodic sum of squared differences in normalised space, as
-    in the released code; the likelihood's factor grows from ``anneal_from`` to 1 over the first half. ``randomness``:
-    whether a pruning mask is used where it is granted; else it is summed over. ``supposed``: std of the noise that is
-    supposed where the defense adds none, as a share of the update's root mean square. In a batch total variation is the
-    mean over its images and the likelihood is one number: weights found for one image count less there. ``delta`` > 0
-    maximises the paper's bound on the mass of a ball, with 2 ``pairs`` draws made once (the paper: new ones each step);
-    0 is the maximum a posteriori, which is what the released code computes. ``form = "exact"`` maximises the mass
-    itself (few dimensions only); ``draws = "joint"`` also searches what a stochastic model drew.
+    Needs the kind of defense; parameters that are not granted are estimated (:mod:`attacks.likelihoods.estimates`), the
+    scale of noise by the residual, at each step, where there are no choices or cells to sum over. ``tv`` weighs the
+    periodic sum of squared differences in normalised space, as in the released code; the likelihood's factor grows from
+    ``anneal_from`` to 1 over the first half. ``randomness``: whether a pruning mask is used where it is granted; else
+    it is summed over. ``supposed``: std of the noise that is supposed where the defense adds none, as a share of the
+    update's root mean square. In a batch total variation is the mean over its images and the likelihood is one number:
+    weights found for one image count less there. ``delta`` > 0 maximises the paper's bound on the mass of a ball, with
+    2 ``pairs`` draws made once (the paper: new ones each step); 0 is the maximum a posteriori, which is what the
+    released code computes. ``form = "exact"`` maximises the mass itself (few dimensions only); ``draws = "joint"`` also
+    searches what a stochastic model drew.
 
     The released algorithm is ``steps = 200, step_size = 0.5, decay = 0.94, box = False, anneal_from = s * s``, with
     ``s`` the defense's first parameter: Adam's step size falls by ``decay`` a step, the factor grows to 1 at step 100.

@@ -1,13 +1,15 @@
 """What to do when a batch of searches is too large for the memory: halve it."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 J = TypeVar("J")
 R = TypeVar("R")
+_GROUP = Path("/sys/fs/cgroup")
 _CPU = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")
 
 
@@ -35,3 +37,58 @@ def halved(
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an allocator, of a GPU or of the C library, said so."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU)
+
+
+def check_fits(step: Callable[[], object], many: int, device: str) -> None:
+    """Refuse a batch before it is begun, as an allocator would: on Linux the system kills instead of refusing.
+
+    Args:
+        step: A step of one observation, up to its derivative: what that keeps is kept ``many`` times.
+
+    Raises:
+        torch.OutOfMemoryError: That is more than half of what is free; the other half is for other workers and for what
+            comes and goes within a step.
+    """
+    if (left := free(device)) is not None and many * (each := kept_by(step)) > left / 2:
+        raise torch.OutOfMemoryError(f"{many} observations at {each} bytes a step do not fit half of {left} free bytes")
+
+
+def kept_by(step: Callable[[], object]) -> int:
+    """Bytes that ``step`` keeps for its derivative, weights included."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = step()
+    del result
+    return sum(kept.values())
+
+
+def free(device: str) -> int | None:
+    """Bytes that can still be had on ``device``; ``None`` where the system does not say."""
+    if device != "cpu":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    found = [figure for figure in (_available(), _of_group()) if figure is not None]
+    return min(found, default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _of_group() -> int | None:
+    """Of the control group (version 2) that this process is in, as a container sees it."""
+    try:
+        limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))

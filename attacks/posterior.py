@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import torch
 from pydantic import PositiveInt
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import Likelihood
-from attacks.memory import halved
+from attacks.memory import check_fits, halved
 from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, alike
-from attacks.solvers import Objective, Solution, Solver
+from attacks.solvers import Solution, Solver
 from attacks.variables import Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.part import part
@@ -50,7 +50,7 @@ class PosteriorSearch(Attack):
         began = time.monotonic()
         problem = Problem.of(seen, model, rng, device)
         start = self.variables.start(problem, self.restarts, rng)
-        matching = self._matching([problem], [rng])
+        matching = self.objective(problem, rng)
         found = self.solver.solve_all(matching, matching.project(start), 1)[0]
         return self._told(found, problem, time.monotonic() - began)
 
@@ -69,7 +69,12 @@ class PosteriorSearch(Attack):
         problems = [problems[0].shared(problem) for problem in problems]
         starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
-        matching = self._matching(problems, rngs)
+        offsets = self._offsets(problems, rngs)
+        if len(seen) > 1:
+            one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
+            first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
+            check_fits(partial(one, first, 1.0), len(seen), device)
+        matching = Matching(self._terms(), problems, self.restarts, offsets)
         found = self.solver.solve_all(matching, matching.project(start), len(seen))
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
@@ -95,14 +100,13 @@ class PosteriorSearch(Attack):
         for prior in self.priors:
             prior.check(seen, model)
 
-    def objective(self, problem: Problem, rng: Generator) -> Objective:
+    def objective(self, problem: Problem, rng: Generator) -> Matching:
         """The cost that the solver minimises; public for checks and plots."""
-        return self._matching([problem], [rng])
+        return Matching(self._terms(), [problem], self.restarts, self._offsets([problem], [rng]))
 
-    def _matching(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> Matching:
+    def _offsets(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> list[Tensor]:
         ball = self.ball
-        offsets = [ball.offsets(p, rng) for p, rng in zip(problems, rngs, strict=True)] if ball else []
-        return Matching(self._terms(), problems, self.restarts, offsets)
+        return [ball.offsets(p, rng) for p, rng in zip(problems, rngs, strict=True)] if ball else []
 
     def _terms(self) -> Terms:
         return Terms(
@@ -116,7 +120,7 @@ class PosteriorSearch(Attack):
 
 @part
 class KnowsDefense(Attack):
-    """An attack that may only run where the defense and its parameters are granted."""
+    """An attack that may only run where the defense is granted: its kind at least, whose parameters are estimated."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
 

@@ -139,7 +139,8 @@ def gradient_scale(seen: Observation) -> float | None:
     """What the mean gradient is multiplied by to make the update; ``None`` where the protocol is not disclosed.
 
     1 for a gradient. For a weight change, ``-learning_rate * steps`` with momentum's growth: the change that SGD would
-    make if its gradient stayed what it was at the first step (the one-step approximation of FedAvg).
+    make if its gradient stayed what it was at the first step (the one-step approximation of FedAvg). Of Poisson samples
+    it is so on average: which images were drawn is not known.
     """
     if seen.update.kind == "gradient":
         return 1.0

@@ -7,7 +7,9 @@ from defenses.ats import Ats
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from defenses.low_rank import PowerSgd, Sketch
+from defenses.mixing import InstaHide, Mixup
 from defenses.noise import Gaussian, Laplace
+from defenses.precode import Precode
 from defenses.quantization import Quantize, SignSgd
 from defenses.soteria import Soteria
 from defenses.sparsification import RandomPrune, TopK
@@ -19,8 +21,11 @@ DEFENSES: Mapping[str, Callable[..., AnyDefense]] = MappingProxyType(
         "clip": Clip,
         "dpsgd": DpSgd,
         "gaussian": Gaussian,
+        "instahide": InstaHide,
         "laplace": Laplace,
+        "mixup": Mixup,
         "powersgd": PowerSgd,
+        "precode": Precode,
         "quantize": Quantize,
         "random_prune": RandomPrune,
         "signsgd": SignSgd,

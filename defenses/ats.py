@@ -85,7 +85,7 @@ class Ats(DataDefense):
     magnitude is random. The entries are those of the released code (gaow0007/ATSPrivacy, policy.py at 6e64532). There
     images are transformed each time they are read, here once a round; and cropping and flipping precede every policy
     in its training (``mode aug``), with 4 pixels of padding, but not the empty one. Shifts of images of another size
-    than 32x32 scale with the side. The search for a policy is not here.
+    than 32x32 scale with the side. ``fl-sim search-policy`` finds other policies.
 
     A reconstruction can at best be the transformed image: ``21-13-3`` blackens 15 or 23 of 32 columns.
     """

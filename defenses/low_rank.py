@@ -1,14 +1,16 @@
 """Defenses that send linear measurements of an update, fewer than it has entries."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Annotated, final
+from typing import Annotated, Self, final
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Generator, Tensor
 
 from defenses.quantization import SHAPE, shape_of, without
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice
 from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive
@@ -86,6 +88,16 @@ class PowerSgd(Defense):
         del rng
         delta = {name: t[0] for name, t in self.projected(map_tree(lambda t: t[None], update.delta)).items()}
         return Protected(replace(update, delta=delta), _lost(update.delta, delta))
+
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """The largest rank of a matrix that it makes smaller; of what stands out of the noise. At most the true one.
+
+        The guess at the directions is taken to be that of seed 0; it hardly matters.
+        """
+        matrices = [t.flatten(1) for t in received.delta.values() if t.dim() > 1 and t.numel()]
+        ranks = [(_rank(m, noise), m.shape) for m in matrices]
+        return cls(rank=max((rank for rank, shape in ranks if Factors(rank, 0).smaller(shape)), default=1))
 
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """The guess's own projection."""
@@ -199,6 +211,13 @@ class Sketch(Defense):
     def _estimated(self, trials: Tensor) -> Tensor:
         flat = trials.reshape(len(trials), -1)
         return self.codec.estimate(self.codec.sums(flat), flat.shape[1]).view(trials.shape)
+
+
+def _rank(matrix: Tensor, noise: float) -> int:
+    """Singular values above rounding, and above what those of noise exceed in 1 % (Davidson, Szarek); at least 1."""
+    values = torch.linalg.svdvals(matrix.double())
+    edge = noise * (sum(math.sqrt(side) for side in matrix.shape) + 3)
+    return max(1, int((values > max(edge, 1e-5 * values[0].item())).sum()))
 
 
 def _lost(before: Tensors, after: Tensors) -> dict[str, float]:

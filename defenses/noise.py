@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, LaplaceNoise, Noise, Normal
 from fl_sim.core.part import Unit, part
-from fl_sim.core.trees import add_normal, global_norm, size
+from fl_sim.core.trees import add_normal, flat, global_norm, size
 from fl_sim.core.types import Tensors, Update
 
 
@@ -35,6 +35,11 @@ class Gaussian(Defense):
         std = self._std(update.num_examples)
         delta = add_normal(update.delta, std, rng)
         return Protected(replace(update, delta=delta), noise_stats(update, std))
+
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """The noise of the small entries, drawn for the whole update: too large where few are near zero before it."""
+        return cls(std=_less(Normal.behind(flat(received.delta)).std, noise))
 
     def noise(self, num_examples: int) -> Noise | None:
         return Normal(self._std(num_examples)) if self.std else None
@@ -62,12 +67,22 @@ class Laplace(Defense):
         delta = {name: t + self.scale * _unit_laplace(t, rng) for name, t in update.delta.items()}
         return Protected(replace(update, delta=delta), noise_stats(update, LaplaceNoise(self.scale).std))
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """As of Gaussian noise."""
+        return cls(scale=_less(LaplaceNoise.behind(flat(received.delta)).scale, noise / math.sqrt(2)))
+
     def noise(self, num_examples: int) -> Noise | None:
         del num_examples
         return LaplaceNoise(self.scale) if self.scale else None
 
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         return super().choices(clean, drawn) if self.scale else (Choice(1.0, clean),)
+
+
+def _less(scale: float, later: float) -> float:
+    """What is left of a scale without later noise; variances add."""
+    return math.sqrt(max(0.0, scale**2 - later**2))
 
 
 def _unit_laplace(like: Tensor, rng: Generator) -> Tensor:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, Self, final
 
 import torch
 from torch import Generator, Tensor
 
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import Unit, part
 from fl_sim.core.trees import flat, global_norm, map_tree, subtract
 from fl_sim.core.types import Tensors, Update
@@ -98,12 +100,20 @@ class Quantize(Defense):
         bits: An entry, 8, 4 or 2; with 2 the levels are -max, 0 and max (TernGrad, arXiv 1705.07878).
         rounding: ``nearest``: off by half a level at most; ``stochastic``: up or down by chance, so that the mean is
             right: QSGD (arXiv 1610.02132), whose scale is the norm of a tensor; here it is the largest entry.
-        feedback: Whether what was not sent is added to the client's next update (error feedback).
+        feedback: Whether what was not sent is added to the client's next update (error feedback). Of nearest rounding
+            only: stochastic rounding may lose more than there was, and what is owed would grow without end.
     """
 
     bits: Annotated[Literal[2, 4, 8], Unit("bits an entry")] = 8
     rounding: Literal["nearest", "stochastic"] = "nearest"
     feedback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.feedback and self.rounding == "stochastic":
+            raise ConfigError(
+                'quantize: expected rounding = "nearest" with error feedback, got "stochastic", whose errors would '
+                "grow from round to round; it has no bias to make up for: leave feedback out"
+            )
 
     @property
     def codec(self) -> Codec:
@@ -113,6 +123,17 @@ class Quantize(Defense):
         delta = map_tree(lambda t: self._rounded(t, rng), update.delta)
         error = flat(subtract(delta, update.delta)).abs().max().item()
         return Protected(replace(update, delta=delta), {"largest_error": error})
+
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """The fewest bits on whose grid every entry is, rounded to the nearest: also the better guess where it was not.
+
+        Before noise no grid is seen, nor is one needed there.
+        """
+        del noise
+        few: tuple[Literal[2, 4], ...] = (2, 4)
+        fits = [bits for bits in few if all(_on_grid(t, Packed(bits).levels) for t in received.delta.values())]
+        return cls(bits=fits[0] if fits else 8)
 
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Rounding before noise: the rounding error is lost in the noise, and its derivative is taken to be 1."""
@@ -162,6 +183,12 @@ class SignSgd(Defense):
         error = global_norm(subtract(delta, update.delta)).item()
         return Protected(replace(update, delta=delta), {"error_norm": error})
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """It has no strength."""
+        del received, noise
+        return cls()
+
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Signs before noise: the guess's own scale, and its signs with the slope of the plain entries."""
         del drawn
@@ -172,6 +199,11 @@ class SignSgd(Defense):
         most = {name: t * output.high[name].numel() for name, t in _largest(output).items()}
         low = {name: torch.where(t >= 0, 0.0, -most[name]) for name, t in output.low.items()}
         return Interval(low, {name: torch.where(t < 0, 0.0, most[name]) for name, t in output.high.items()})
+
+
+def _on_grid(tensor: Tensor, levels: int) -> bool:
+    units = tensor / scale_of(tensor, levels)
+    return bool(((units - units.round()).abs() < 1e-3).all())
 
 
 def _largest(output: Interval) -> Tensors:

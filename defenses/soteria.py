@@ -8,8 +8,9 @@ from pydantic import Field, PositiveInt
 from torch import Generator, Tensor, nn
 from torch.nn.functional import one_hot
 
+from defenses.layers import linear_layer
 from fl_sim.core.contracts import GradientDefense
-from fl_sim.core.errors import ConfigError, FlSimError, suggestion
+from fl_sim.core.errors import FlSimError
 from fl_sim.core.part import Unit, part
 from fl_sim.core.types import Batch, Tensors
 from fl_sim.training.local import State, gradient, logits_of
@@ -72,14 +73,7 @@ class Soteria(GradientDefense):
         Raises:
             ConfigError: ``model`` has no such fully connected layer.
         """
-        known = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        if not known:
-            raise ConfigError("soteria needs a model with a torch.nn.Linear, this one has none: take another defense")
-        if self.layer and self.layer not in known:
-            raise ConfigError(
-                f"soteria: layer must be one of {', '.join(known)}, got {self.layer!r}{suggestion(self.layer, known)}"
-            )
-        return self.layer or known[-1]
+        return linear_layer(model, self.layer, "soteria")
 
 
 def effective_rate(clean: Tensor, sent: Tensor) -> float:

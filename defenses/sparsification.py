@@ -1,14 +1,17 @@
 """Defenses that send only part of an update."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, final
+from statistics import median
+from typing import Annotated, ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from fl_sim.core.contracts import Codec, Defense, Protected
+from fl_sim.core.codec import Codec
+from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
 from fl_sim.core.part import Unit, part
 from fl_sim.core.seeds import derive
@@ -16,6 +19,8 @@ from fl_sim.core.trees import flat, size
 from fl_sim.core.types import Tensors, Update
 
 INDEX, VALUE = ":index", ":value"
+_LOUD, _BEYOND = 3.0, 0.0027  # stds that stand out of Gaussian noise, and how much of the noise itself does
+_SURE = 2.0  # stds of a share
 
 
 @final
@@ -85,6 +90,20 @@ class TopK(Defense):
         stats = {"kept": kept / size(delta)}
         return Protected(replace(update, delta=delta), stats)
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """The share of entries that were sent, of each tensor where most tensors have the same.
+
+        Under noise those that stand out of it: too few, the largest. Too few also where zeros were among the kept.
+        """
+        counts = [(_standing_out(t, noise), t.numel()) for t in received.delta.values()]
+        several = [(sent, entries) for sent, entries in counts if sent > 1]
+        typical = median(sent / entries for sent, entries in several) if several else 0.0
+        alike = sum(abs(sent - typical * entries) <= 1 for sent, entries in several)
+        if not noise and len(several) > 1 and 2 * alike > len(several):
+            return cls(keep=typical, scope="layer")
+        return cls(keep=max(1, sum(sent for sent, _ in counts)) / size(received.delta))
+
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """Pruning before noise: the guess's own largest entries."""
         del drawn
@@ -146,6 +165,19 @@ class RandomPrune(Defense):
         share = flat(kept).mean().item()
         return Protected(replace(update, delta=delta), {"kept": share}, {f"mask/{k}": m for k, m in kept.items()})
 
+    @classmethod
+    def inferred(cls, received: Update, noise: float) -> Self:
+        """By the tensor of which most was sent, its doubt allowed for: elsewhere entries were zero before (dead ReLUs).
+
+        Under noise what stands out of it was sent: the rate is too large where much does not.
+        """
+        kept = [_at_least(_standing_out(t, noise), t.numel()) for t in received.delta.values()]
+        return cls(rate=min(1 - max(kept, default=1.0), 1 - 1 / size(received.delta)))
+
+    def shown(self, output: Tensors) -> Tensors:
+        """The mask, by the zeros; what was zero before counts as pruned."""
+        return {f"mask/{name}": (t != 0).to(t) for name, t in output.items()} if self.rate else {}
+
     def choices(self, clean: Tensors, drawn: Tensors) -> tuple[Choice, ...]:
         """One where the mask is known; else kept or pruned, each entry for itself."""
         if drawn:
@@ -154,3 +186,15 @@ class RandomPrune(Defense):
             return (Choice(1.0, clean),)
         pruned = {name: torch.zeros_like(t) for name, t in clean.items()}
         return Choice(1 - self.rate, clean), Choice(self.rate, pruned)
+
+
+def _standing_out(tensor: Tensor, noise: float) -> int:
+    """How many entries are more than noise of a given std, less those of the noise that are so too; none: not zero."""
+    beyond = int((tensor.abs() > _LOUD * noise).sum())
+    return max(0, beyond - round(_BEYOND * tensor.numel())) if noise else beyond
+
+
+def _at_least(sent: int, entries: int) -> float:
+    """The share of entries that was sent; lower for few entries, which may have been lucky."""
+    share = sent / max(entries, 1)
+    return max(0.0, share - _SURE * math.sqrt(share * (1 - share) / max(entries, 1)) - 1 / max(entries, 1))

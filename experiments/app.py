@@ -5,6 +5,7 @@ the server does not have: ``fl-sim evaluate OUT`` and ``fl-sim report OUT`` afte
 """
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from experiments import config, pipeline
+from experiments.build import Cell, cells
 from experiments.check import check
 from experiments.config import Study
 from experiments.simulate import CellJobs
 from experiments.watch import Silent
+from fl_sim.core.errors import ConfigError
 from fl_sim.federation.client import ClientJob
 from fl_sim.federation.client import client_app as flower_client
 from fl_sim.federation.server import roll_call
@@ -45,14 +48,29 @@ def job(message: Message, context: Context) -> ClientJob:
 
 
 def study_of(context: Context) -> tuple[str, Study]:
+    """The study and its name.
+
+    Raises:
+        ConfigError: Its clients would have to remember something.
+    """
     name = str(context.run_config["study"])
-    return name, config.load(config.find(name), str(context.run_config.get("overrides", "")).split())
+    study = config.load(config.find(name), str(context.run_config.get("overrides", "")).split())
+    _forgetful(cells(study))
+    return name, study
+
+
+def _forgetful(those: Sequence[Cell]) -> None:
+    if owing := [cell.name for cell in those if any(defense.feedback for defense in cell.job(None).update_defenses)]:
+        raise ConfigError(
+            f"expected defenses without error feedback under `flwr run`, where clients have no run folder to keep what "
+            f"they owe, got some in {', '.join(owing)}: use `fl-sim run`, or leave feedback out"
+        )
 
 
 @lru_cache(maxsize=4)
 def _jobs(name: str, overrides: str) -> CellJobs:
-    cells = check(config.load(config.find(name), overrides.split()))
-    return CellJobs({cell.folder: cell.job(data_dir()) for cell in cells})
+    those = check(config.load(config.find(name), overrides.split()))
+    return CellJobs({cell.folder: cell.job(data_dir()) for cell in those})
 
 
 def data_dir() -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -85,21 +85,39 @@ class AttackStage:
         for some in _portions(seen, cell.study.runtime.together):
             self._offer(cell, some)
 
-    def offer_all(self, cells: Sequence[Cell]) -> None:
+    def offer_all(self) -> None:
         """Every observation that earlier sessions left, of rounds that are whole: others will be trained again."""
-        for cell in cells:
+        for cell, portions in self._left():
+            seen = self.store.cell(cell.folder).observations(chain.from_iterable(portions))
+            for some in portions:
+                self._offer(cell, list(islice(seen, len(some))))
+
+    def idle(self) -> bool:
+        """Whether :meth:`offer_all` would find nothing to do."""
+        return not any(portions for _, portions in self._left())
+
+    def _left(self) -> Iterator[tuple[Cell, list[Sequence[Key]]]]:
+        """Observations by portions, some of which some attack has not ended on; told by the names of files."""
+        for cell in self.cells:
             place = self.store.cell(cell.folder)
-            todo, whole = {key.round for key in unattacked(place, cell)}, place.rounds_done()
-            for number, keys in groupby(place.observation_keys(), lambda key: key.round):
-                if number in todo and number <= whole:
-                    for some in _portions(list(keys), cell.study.runtime.together):
-                        self._offer(cell, _sharing([place.observation(key) for key in some]))
+            todo, whole = set(unattacked(place, cell)), place.rounds_done()
+            rounds = groupby(place.observation_keys(), lambda key: key.round)
+            portions = [
+                some
+                for number, keys in rounds
+                for some in _portions(list(keys), cell.study.runtime.together)
+                if number <= whole and not todo.isdisjoint(some)
+            ]
+            yield cell, portions
 
     def _offer(self, cell: Cell, seen: Sequence[Observation]) -> None:
-        place = self.store.cell(cell.folder)
+        place, keys = self.store.cell(cell.folder), [key_of(one) for one in seen]
+        parts = [part for part in cell.study.attacks if not all(place.attempted(part.key(), key) for key in keys)]
+        if not parts:
+            return
         client = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
         granted = [grant(cell, client, one) for one in seen]
-        for part in cell.study.attacks:
+        for part in parts:
             whole = self._job(cell, part, granted)
             for job in [whole] if whole.attack.work else whole.alone():
                 if not all(place.attempted(part.key(), key_of(one)) for one in job.seen):
@@ -147,12 +165,6 @@ class AttackStage:
 
 def key_of(seen: Observation) -> Key:
     return Key(seen.round, seen.client)
-
-
-def _sharing(seen: Sequence[Observation]) -> list[Observation]:
-    """Observations of one round with one copy of its weights, which travel to a worker once then."""
-    weights, buffers = seen[0].broadcast, seen[0].buffers
-    return [replace(one, broadcast=weights, buffers=buffers) for one in seen]
 
 
 def _portions(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:

@@ -12,14 +12,17 @@ from torch import nn
 
 from attacks import ALIASES, ATTACKS
 from defenses import DEFENSES
+from defenses.privacy import Guarantee, central, guarantee
 from experiments.config import Study, load_dict, replaced
 from experiments.parts import AttackPart, Part
 from fl_sim import models
-from fl_sim.core.contracts import AnyDefense, Attack
+from fl_sim.core.contracts import AnyDefense, Attack, ModelDefense
 from fl_sim.core.errors import ConfigError, suggestion
+from fl_sim.core.seeds import derive
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
+from fl_sim.federation.central import CENTRAL
 from fl_sim.federation.client import ClientJob
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ class ModelSpec:
     options: tuple[tuple[str, Any], ...]
     task: Task
     seed: int
+    defenses: tuple[ModelDefense, ...] = ()  # each wraps what those before it made
 
     def __call__(self) -> nn.Module:
         return _built(self)
@@ -40,7 +44,10 @@ class ModelSpec:
 
 @lru_cache(maxsize=8)
 def _built(spec: ModelSpec) -> nn.Module:
-    return models.build(spec.name, spec.task, spec.seed, **dict(spec.options))
+    model = models.build(spec.name, spec.task, spec.seed, **dict(spec.options))
+    for place, defense in enumerate(spec.defenses):
+        model = defense.wrap(model, derive(spec.seed, "model", "defense", place))
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +83,25 @@ class Cell:
 
     def protocol(self) -> Protocol:
         f = self.study.federation
-        names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "batchnorm")
+        names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "sampling", "batchnorm")
         return Protocol(**{name: getattr(f, name) for name in names})
 
     def model(self, task: Task) -> ModelSpec:
         part = self.study.model
-        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
+        wraps = tuple(defense for defense in self.defenses() if isinstance(defense, ModelDefense))
+        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed, wraps)
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
+
+    def guarantee(self, data_dir: str | None) -> Guarantee | None:
+        """The differential privacy of a round: by its defenses, which holds against everybody, else by its server."""
+        federation, data = self.study.federation, self.data(data_dir)
+        fewest = min(len(data.holdings(client)) for client in range(federation.clients))
+        found = guarantee(self.defenses(), self.protocol(), fewest)
+        if found is None and federation.strategy == CENTRAL:
+            return central(federation.strategy_options["noise_multiplier"])
+        return found
 
     def job(self, data_dir: str | None) -> ClientJob:
         """What this cell's clients do."""

@@ -12,10 +12,11 @@ from torch.nn.modules.dropout import _DropoutNd
 from defenses import DEFENSES
 from experiments import config
 from experiments.build import Cell, ModelSpec, attack, build, cells
+from experiments.clashes import central, clashes, mixable
 from experiments.config import Study
 from experiments.knowledge import empty_observations
 from experiments.parts import AttackPart, Part, canonical, parts
-from fl_sim.core.contracts import AnyDefense, Attack, Defense, ExampleDefense, GradientDefense
+from fl_sim.core.contracts import AnyDefense, Attack, Defense
 from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Task, Update
@@ -101,6 +102,8 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
     checks: list[Callable[[], object]] = [
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
+        lambda: central(cell, data_dir),
+        lambda: mixable(cell, data_dir),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
         *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
@@ -112,8 +115,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
             yield from _said(error)
         except ValidationError as error:
             yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-    yield from _contradictions(study)
-    yield from _clashes(study)
+    yield from clashes(study)
 
 
 def _said(error: FlSimError) -> Sequence[str]:
@@ -196,35 +198,3 @@ def _decodable(cell: Cell) -> None:
             f"defenses: {cell.defense}: expected what a server can decode, got something that an earlier defense's "
             "code cannot say: put quantize, signsgd, powersgd or sketch last, and only one of them"
         )
-
-
-def _clashes(study: Study) -> Iterator[str]:
-    """Defenses that cannot work together, or not with the protocol."""
-    made = [DEFENSES[part.name] for part in study.defenses if part.name in DEFENSES]
-    on_gradient = [d.__name__ for d in made if isinstance(d, type) and issubclass(d, GradientDefense)]
-    if len(on_gradient) > 1:
-        yield f"defenses: expected at most one that computes the gradient, got {', '.join(on_gradient)}: leave one"
-    if study.federation.batchnorm == "train" and any(
-        isinstance(d, type) and issubclass(d, ExampleDefense) for d in made
-    ):
-        yield (
-            "defenses: dpsgd needs the gradient of each example alone, which batch statistics mix: set "
-            'federation.batchnorm = "eval"'
-        )
-
-
-def _contradictions(study: Study) -> Iterator[str]:
-    federation, adversary = study.federation, study.adversary
-    if study.data.path is not None and study.data.name not in {"npz", "folder"}:
-        yield f"data.path: expected only with npz or folder, got it with {study.data.name!r}: remove one of them"
-    if (federation.cohort or 0) > federation.clients:
-        yield f"federation.cohort: expected at most clients = {federation.clients}, got {federation.cohort}"
-    for client in adversary.clients or []:
-        if client >= federation.clients:
-            yield f"adversary.clients: expected numbers below clients = {federation.clients}, got {client}"
-    for number in adversary.rounds or []:
-        if number > federation.rounds:
-            yield f"adversary.rounds: expected numbers up to rounds = {federation.rounds}, got {number}"
-    keys = [part.key() for part in study.attacks]
-    for key in sorted({k for k in keys if keys.count(k) > 1}):
-        yield f"attacks: expected different labels, got {key!r} twice: give each a label"

@@ -62,6 +62,22 @@ def run(
 
 
 @app.command()
+def check(
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
+    overrides: Overrides = None,
+    points: Annotated[
+        int, typer.Option(min=0, help="Public batches at which the PSNR is predicted; 0: no prediction.")
+    ] = 3,
+    data_dir: DataDir = None,
+    json: AsJson = False,
+) -> None:
+    """Run nothing: is the study possible, and what privacy and what noise does it promise?"""
+    from experiments import commands
+
+    commands.check(study, overrides or [], points, data_dir, json=json)
+
+
+@app.command()
 def simulate(folder: Folder, data_dir: DataDir = None, executor: Where = "ray") -> None:
     """Only train: finish the federation of a run."""
     from experiments import commands
@@ -152,6 +168,31 @@ def convert_generator(
     from experiments.commands.generators import Order, command
 
     command(Order(str(file), kind, out, samples, codes, data), json=json)
+
+
+@app.command("search-policy")
+def search_policy(
+    out: Annotated[Path, typer.Option(help="The file to write, *.json: every policy with its scores.")],
+    data: Annotated[str, typer.Option(help="A data set; policies are scored on its test split.")],
+    data_dir: DataDir = None,
+    path: Annotated[str | None, typer.Option(help="Your own images, for npz and folder.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="As data.image_size of the study.")] = None,
+    model: Annotated[str, typer.Option(help="Of the study.")] = "cnn",
+    candidates: Annotated[int, typer.Option(min=1, help="Random policies to score.")] = 100,
+    longest: Annotated[int, typer.Option(min=1, help="Most operations in a policy.")] = 3,
+    images: Annotated[int, typer.Option(min=2, help="For the privacy score; 4 times as many for the other.")] = 10,
+    train: Annotated[int, typer.Option(min=1, help="Images that the privacy score's network is trained on.")] = 400,
+    epochs: Annotated[int, typer.Option(min=1, help="For which it is trained.")] = 5,
+    slack: Annotated[float, typer.Option(min=0, help="How far the accuracy score may be below that of none.")] = 0.1,
+    seed: int = 0,
+    json: AsJson = False,
+) -> None:
+    """Search for ATS policies that hide most by the paper's own scores, without any attack."""
+    from experiments.policies import Order, command
+    from fl_sim.data import Source
+
+    source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
+    command(Order(source, model, candidates, longest, images, train, epochs, slack, seed, out), json=json)
 
 
 @app.command()

@@ -46,6 +46,7 @@ class Federation(Section):
     local_epochs: Count = 1
     batch_size: Count = 1
     momentum: Annotated[float, Field(ge=0)] = 0.0
+    sampling: Literal["shuffle", "poisson"] = "shuffle"
     batchnorm: Literal["eval", "train"] = "eval"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.build import Cell
-from experiments.knowledge import truth
+from experiments.knowledge import trained_on, truth
 from experiments.simulate import finite
 from fl_sim.core.types import Batch, Reconstruction
 from fl_sim.data.clients import ClientData
@@ -47,11 +47,14 @@ class Judge:
     def truth(self, key: Key) -> Batch:
         return truth(self.job, self.members(key), key.round)
 
+    def trained_on(self, key: Key) -> Tensor | None:
+        return trained_on(self.job, self.members(key), key.round)
+
     def judge(self, attack: str, key: Key, guess: Reconstruction, lpips: Lpips | Unavailable) -> JSON:
         real = self.truth(key)
         images = guess.images[match(guess.images, real.images)]
         candidates, task = self.candidates(key), self.data.task()
-        seen = perceptual(lpips, images, real.images)
+        seen, trained = perceptual(lpips, images, real.images), self.trained_on(key)
         return {
             "outcome": guess.outcome,
             "reason": None,
@@ -61,6 +64,7 @@ class Judge:
             "mse": mse(images, real.images).tolist(),
             "distance": distance(images, real.images, task.std).tolist(),
             "delta": self.cell.study.evaluation.delta or default_delta(task.image_shape, task.std),
+            "trained": None if trained is None else _against(guess.images, trained, lpips),
             "label_accuracy": label_accuracy(guess.labels, real.labels),
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
             "candidates": len(candidates) - 1,  # others than the true image
@@ -113,7 +117,7 @@ class Judge:
 
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
-    distances = ("psnr", "ssim", "lpips", "mse", "distance", "delta")
+    distances = ("psnr", "ssim", "lpips", "mse", "distance", "delta", "trained")
     others = ("label_accuracy", "identification_rank", "candidates", "controls")
     spent = ("loss", "iterations", "seconds", "device")
     return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}
@@ -125,6 +129,18 @@ def perceptual(lpips: Lpips | Unavailable, images: Tensor, real: Tensor) -> Tens
     if real.shape[1] not in (1, 3):
         return Unavailable(f"images have {real.shape[1]} channels, LPIPS needs 1 or 3")
     return lpips(images, real)
+
+
+def _against(guess: Tensor, trained: Tensor, lpips: Lpips | Unavailable) -> JSON:
+    """The reconstruction against the images that data defenses made, with an assignment of its own."""
+    images = guess[match(guess, trained)]
+    seen = perceptual(lpips, images, trained)
+    return {
+        "psnr": psnr(images, trained).tolist(),
+        "ssim": ssim(images, trained).tolist(),
+        "lpips": seen.tolist() if isinstance(seen, Tensor) else None,
+        "mse": mse(images, trained).tolist(),
+    }
 
 
 def _blind(guess: Tensor, real: Batch, candidates: Tensor) -> JSON:

@@ -7,19 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from experiments.build import Cell
-from fl_sim.core.contracts import Defense
+from fl_sim.core.contracts import DataDefense, Defense, kind_of
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Task, Tensors, Update
-from fl_sim.federation.client import ClientJob, train_once
+from fl_sim.federation.client import ClientJob, held, train_once, transformed
 from fl_sim.training.local import State, state_of
 
 
 def truth(job: ClientJob, members: tuple[int, ...], round_: int) -> Batch:
-    """What the observation's members really trained on."""
-    size = job.protocol.batch_size if job.protocol.mode == "fedsgd" else None
-    batches = [job.data.batch(client, round_, size) for client in members]
+    """The observation's members' own images, before any defense."""
+    batches = [held(job, client, round_) for client in members]
     return Batch(torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches]))
+
+
+def trained_on(job: ClientJob, members: tuple[int, ...], round_: int) -> Tensor | None:
+    """The images that data defenses made of :func:`truth`, as many of them; ``None`` where there is no such defense."""
+    if not any(isinstance(defense, DataDefense) for defense in job.defenses):
+        return None
+    batches = [transformed(job, held(job, client, round_), client, round_) for client in members]
+    return torch.cat([b.images for b in batches])
 
 
 def empty_observations(cell: Cell, data_dir: str | None) -> Iterator[tuple[Observation, nn.Module]]:
@@ -73,7 +80,7 @@ def _known(cell: Cell, job: ClientJob, labels: Tensor, randomness: Tensors) -> K
     return Knowledge(
         labels=labels if adversary.labels else None,
         defense_level=level,
-        defense_kinds=tuple(p.name for p in cell.study.defenses) if level >= DefenseKnowledge.KIND else (),
+        defense_kinds=tuple(map(kind_of, job.defenses)) if level >= DefenseKnowledge.KIND else None,
         defenses=job.defenses if level >= DefenseKnowledge.PARAMETERS else None,
         randomness=randomness if level >= DefenseKnowledge.RANDOMNESS else {},
     )

@@ -77,7 +77,7 @@ class Run:
     def simulate_on(self, engine: Engine, watch: Watch) -> None:
         """As :meth:`simulate_and_attack`, on an engine that is there already."""
         stage = self._attacks(watch)
-        stage.offer_all(self.cells)
+        stage.offer_all()
         self._simulation(watch, stage.offer, stage.drain)(engine)
         stage.drain()
 
@@ -86,9 +86,11 @@ class Run:
             self._simulation(watch, _nothing, _nothing)(self._engine())
 
     def attack(self, watch: Watch) -> None:
+        stage = self._attacks(watch)
+        if stage.idle():
+            return
         with self._ray():
-            stage = self._attacks(watch)
-            stage.offer_all(self.cells)
+            stage.offer_all()
             stage.drain()
 
     def evaluate(self, watch: Watch) -> None:

@@ -7,11 +7,12 @@ import numpy as np
 from torch import Tensor
 
 from attacks.likelihoods import informs
-from defenses.privacy import guarantee
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
 from experiments.report import Picture, ReportInput, markdown, render, summarise
+from fl_sim.core.contracts import AnyDefense
+from fl_sim.core.mechanism import has_estimate
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
@@ -49,7 +50,7 @@ def report_input(run: Run) -> ReportInput:
         training={c.name: run.store.cell(c.folder).training() for c in run.cells},
         pictures=[picture for cell in run.cells for picture in pictures(run, cell, records)],
         adaptive=frozenset(adaptive(run)),
-        guarantees={c.name: found for c in run.cells if (found := guarantee(c.defenses(), c.protocol()))},
+        guarantees={c.name: found for c in run.cells if (found := c.guarantee(run.data_dir))},
     )
 
 
@@ -58,10 +59,15 @@ def adaptive(run: Run) -> list[tuple[str, str]]:
     return [
         (cell.name, part.key())
         for cell in run.cells
-        if cell.study.adversary.defense in {"parameters", "randomness"} and cell.study.adversary.view == "client"
+        if cell.study.adversary.defense != "unknown" and cell.study.adversary.view == "client"
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and informs(cell.job(run.data_dir).defenses)
+        if "defense" in attack(part).needs and _usable(cell.defenses(), cell.study.adversary.defense)
     ]
+
+
+def _usable(defenses: Sequence[AnyDefense], level: str) -> bool:
+    """Whether their density can be used; where only their kind is granted, with parameters that can be estimated."""
+    return informs(defenses) and (level != "kind" or all(has_estimate(type(d)) for d in defenses))
 
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
@@ -81,7 +87,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
     key = Key(round_, client)
     guess, real = judge.place.result(attack_name, key), judge.truth(key).images
     assert isinstance(guess, Reconstruction)  # it has a record with metrics
-    unrelated = judge.unrelated(attack_name, key)
+    unrelated, trained = judge.unrelated(attack_name, key), judge.trained_on(key)
     return Picture(
         cell=judge.cell.name,
         attack=attack_name,
@@ -91,6 +97,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
         reconstruction=_pixels(guess.images[match(guess.images, real)][place]),
         control=None if unrelated is None else _pixels(unrelated[match(unrelated, real)][place]),
         psnr=psnr,
+        trained=None if trained is None else _pixels(trained[place]),
     )
 
 

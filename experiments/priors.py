@@ -8,9 +8,6 @@ which a prior that has seen them can only make harder.
 import json as json_
 import math
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +15,13 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 from torch import Tensor
 
 from attacks.priors.stored import About, Kind
 from experiments import terminal
 from experiments.commands.shell import err, out
-from experiments.fitting import Autoencoder, Fit, Tick, fit_mixture, fit_vae, grid
+from experiments.fitting import Autoencoder, Fit, fit_mixture, fit_vae, grid
 from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.core.seeds import derive
 from fl_sim.data import Dataset, Source, load
@@ -34,7 +30,6 @@ from fl_sim.runtime import files
 
 _HELD_OUT = 0.1
 _LEVELS = 255  # grey levels between 0 and 1
-_EVERY = 5.0  # seconds between two lines where there is no terminal
 _Named: TypeAlias = Literal["shared", "pixel"]
 _VERSIONS = ("fl-sim", "torch", "numpy", "scikit-learn")
 
@@ -139,9 +134,9 @@ def _fit(order: Order, fitted: Tensor, held: Tensor, console: Console) -> Fit:
             f"of {order.source.name}'s test split: use more images, or fewer components"
         )
     if order.kind == "vae":
-        with _bar(console, order.autoencoder.epochs) as tick:
+        with terminal.bar(console, order.autoencoder.epochs, "fit") as tick:
             return fit_vae(fitted, held, order.autoencoder, order.seed, tick)
-    with _bar(console, 1 + len(grid(components))) as tick:
+    with terminal.bar(console, 1 + len(grid(components)), "fit") as tick:
         return fit_mixture(fitted, held, components, order.seed, tick)
 
 
@@ -192,27 +187,3 @@ def _about(order: Order, data: Dataset, fit: Fit, images: int, held_out: int) ->
         },
         versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
     )
-
-
-@contextmanager
-def _bar(console: Console, parts: int) -> Iterator[Tick]:
-    """A bar on a terminal, a line now and then in a log."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    last = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("fit", total=parts)
-
-        def tick(note: str) -> None:
-            nonlocal last
-            progress.update(bar, advance=1, description=note)
-            if not console.is_terminal and time.monotonic() - last > _EVERY:
-                last = time.monotonic()
-                console.print(note, markup=False, highlight=False)
-
-        yield tick

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
@@ -16,7 +17,7 @@ from fl_sim.data.clients import ClientData
 from fl_sim.federation import wire
 from fl_sim.federation.client import ClientJob, client_app
 from fl_sim.federation.engine import Engine
-from fl_sim.federation.intercept import Intercept
+from fl_sim.federation.intercept import Intercept, Sink
 from fl_sim.federation.server import (
     Round,
     Schedule,
@@ -29,6 +30,7 @@ from fl_sim.federation.server import (
 from fl_sim.runtime.cells import CellStore
 from fl_sim.runtime.residuals import Residuals
 from fl_sim.runtime.store import RunStore
+from fl_sim.runtime.writer import Writer
 from fl_sim.training.local import State, evaluate, single_threaded, state_of
 
 
@@ -49,8 +51,11 @@ class Simulation:
 
     Args:
         data_dir: Where data sets are looked for first.
-        sink: Given a round's observations once they are on the disk; may block, and the simulation waits.
+        sink: Given a round's observations while they are written; may block, and the simulation waits.
         finish: Called while the engine still runs: what works on Flower's Ray has to end before it does.
+
+    Files are written meanwhile, in order: a round's observations and its row are on the disk before the checkpoint that
+    makes it count, and that before the round after the next begins. What a crash cuts off is trained again.
     """
 
     store: RunStore
@@ -66,8 +71,9 @@ class Simulation:
 
             def main(grid: Grid) -> None:
                 nodes = roll_call(grid, most)
-                for cell in todo:
-                    self._federate(grid, cell, jobs[cell.folder], nodes)
+                with Writer() as write:
+                    for cell in todo:
+                        self._federate(grid, cell, jobs[cell.folder], nodes, write)
                 self.finish()
 
             most = max(cell.study.federation.clients for cell in todo)
@@ -78,41 +84,41 @@ class Simulation:
         folder = self.store.cell(cell.folder).path / "clients"
         return replace(cell.job(self.data_dir), memory=Residuals(folder.absolute()))
 
-    def _federate(self, grid: Grid, cell: Cell, job: ClientJob, nodes: Mapping[int, int]) -> None:
+    def _federate(self, grid: Grid, cell: Cell, job: ClientJob, nodes: Mapping[int, int], write: Writer) -> None:
         """Train one cell, from its last checkpoint if there is one."""
         federation, place = cell.study.federation, self.store.cell(cell.folder)
         cohort = federation.cohort or federation.clients
-        inner = build_strategy(federation.strategy, cohort, federation.strategy_options)
+        inner = build_strategy(federation.strategy, cohort, federation.strategy_options, cell.study.seed)
         done, state, memory = place.checkpoint() or (0, state_of(job.model()), {})
         recall(inner, memory)
         data = cell.data(self.data_dir)
-        test = Tester(cell, data, job.model(), place, self.watch)
+        test = Tester(cell, data, job.model(), self.watch)
         if done == 0:
-            test(0, state)
+            write(partial(place.add_training, test(0, state)))
 
         seen: list[Observation] = []
+
+        def see(one: Observation) -> None:
+            if targeted(cell, one):
+                write(partial(place.save_observation, one))
+                seen.append(one)
 
         def on_round(finished: Round) -> None:
             self.sink(cell, tuple(seen))
             seen.clear()
-            test(finished.number, finished.state, finished)
-            place.save_checkpoint(finished.number, finished.state, memory_of(inner))
+            write(partial(place.add_training, test(finished.number, finished.state, finished)))
+            write(partial(place.save_checkpoint, finished.number, finished.state, memory_of(inner)))
+            write.mark()
 
         schedule = _schedule(cell, done)
         members = {node: client for node, client in nodes.items() if client < federation.clients}
-        spy = self._intercept(cell, job, inner, members, seen)
+        spy = self._intercept(cell, job, inner, members, see)
         train(grid, spy, state, members, schedule, on_round)
 
     def _intercept(
-        self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int], round_: list[Observation]
+        self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int], sink: Sink
     ) -> Intercept:
-        adversary, place = cell.study.adversary, self.store.cell(cell.folder)
-
-        def sink(seen: Observation) -> None:
-            if targeted(cell, seen):
-                place.save_observation(seen)
-                round_.append(seen)
-
+        adversary = cell.study.adversary
         return Intercept(
             inner,
             sink,
@@ -140,20 +146,18 @@ def _schedule(cell: Cell, done: int) -> Schedule:
 
 @dataclass(frozen=True)
 class Tester:
-    """Tests the global model after a round and writes the round's row."""
+    """Tests the global model after a round; gives the round's row."""
 
     cell: Cell
     data: ClientData
     model: nn.Module
-    place: CellStore
     watch: Watch
 
-    def __call__(self, number: int, state: State, finished: Round | None = None) -> None:
+    def __call__(self, number: int, state: State, finished: Round | None = None) -> dict[str, object]:
         with single_threaded():
             loss, accuracy = evaluate(self.model, state, self.data.test(self.cell.study.evaluation.test_images))
-        row = {"round": number, "loss": finite(loss), "accuracy": accuracy}
-        self.place.add_training(row | _row(finished))
         self.watch.round(self.cell, number, accuracy)
+        return {"round": number, "loss": finite(loss), "accuracy": accuracy, **_row(finished)}
 
 
 def trained(place: CellStore, cell: Cell) -> bool:

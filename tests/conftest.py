@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from defenses.precode import Precode
 from fl_sim import models
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Protocol, Task, Update
 from fl_sim.training.local import State, local_update, state_of
 
 TASK = Task(image_shape=(1, 8, 8), classes=10, mean=(0.3,), std=(0.35,))
+DRAW = "net.bottleneck.code.noise.draw"
+"""Of a model behind PRECODE."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,11 @@ def study_file(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+def precoded(width: int, draws: int, task: Task = TASK) -> nn.Module:
+    """An mlp of one hidden layer, with a bottleneck that draws ``draws`` numbers for each image."""
+    return Precode(width=draws).wrap(models.build("mlp", task, 0, widths=[width]), derive(0, "precode"))
 
 
 def observe(model: nn.Module, batch: Batch, protocol: Protocol | None = None) -> Observation:

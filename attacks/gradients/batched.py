@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from attacks.gradients.factors import Tree
 from attacks.gradients.layers import Tape, lowered
 from attacks.gradients.passes import Guess
+from fl_sim.core.stochastic import charged
 from fl_sim.training.local import State
 
 
@@ -47,8 +48,10 @@ class Batched:
         noise = {name: z.flatten(0, 1) for name, z in guess.noise.items()}
         images = guess.images.flatten(0, 1)
         images = images if images.requires_grad else images.detach().requires_grad_()
-        logits: Tensor = functional_call(self._network, noise, (images,))
-        loss = cross_entropy(logits, guess.labels.flatten(0, 1), reduction="sum") / each
+        with charged(self._network) as prices:
+            logits: Tensor = functional_call(self._network, noise, (images,))
+        entropy = cross_entropy(logits, guess.labels.flatten(0, 1), reduction="sum")
+        loss = sum((price.sum() for price in prices), entropy) / each
         outs = [run.out for run in self._tape]
         backs = torch.autograd.grad(loss, outs, create_graph=True)
         told = {

@@ -29,7 +29,7 @@ class Guess(NamedTuple):
 
 
 class Passes(Protocol):
-    """Computes gradients of the mean cross-entropy at fixed weights, differentiable in what goes in."""
+    """Computes gradients of the mean loss at fixed weights, differentiable in what goes in."""
 
     def __call__(self, guess: Guess) -> Tree:
         """The gradient of each trial's batch."""

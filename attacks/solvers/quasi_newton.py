@@ -20,7 +20,8 @@ _PAIRS: Final = "pairs"
 class LBFGS(Solver):
     """Limited-memory BFGS, as DLG uses it (arXiv 1906.08935): its step size is 1 and nothing stops it from diverging.
 
-    Each trial takes the steps that ``torch.optim.LBFGS`` without line search takes, with a history of its own.
+    Each trial takes the steps that ``torch.optim.LBFGS`` without line search takes where nothing is projected, with a
+    history of its own, whose memory is taken at once.
 
     Args:
         steps: Most evaluations of the objective a trial; DLG's code allows 300 calls of 20.

@@ -56,7 +56,7 @@ class Pixels(Variables):
         if self.noise == "joint" and not drawing(model):
             raise UnmetKnowledgeError(
                 "what a model draws can be searched only where it draws something, and this one has no stochastic "
-                'module: leave draws at "mean", or use a model with one, such as mlp with a bottleneck'
+                'module: leave draws at "mean", or use a model with one: with dropout, or behind precode'
             )
 
     def start(self, problem: Problem, trials: int, rng: Generator) -> Point:

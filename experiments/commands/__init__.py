@@ -1,8 +1,9 @@
 """What the command line does. Prints to stdout only what was asked for; everything else goes to stderr."""
 
+from experiments.commands.checking import check
 from experiments.commands.installed import list_, selftest
 from experiments.commands.runs import attack, run, stage
 from experiments.commands.shell import explain
 from experiments.commands.tuning import tune
 
-__all__ = ["attack", "explain", "list_", "run", "selftest", "stage", "tune"]
+__all__ = ["attack", "check", "explain", "list_", "run", "selftest", "stage", "tune"]

@@ -55,14 +55,15 @@ def _rows(what: str) -> list[dict[str, Any]]:
 def _defenses() -> list[dict[str, Any]]:
     """Also what each changes, what it draws that may become known, and what an adversary who knows it uses."""
     from defenses import DEFENSES
-    from fl_sim.core.contracts import DataDefense, Defense, has_density
+    from fl_sim.core.contracts import DataDefense, Defense, ModelDefense, has_density
 
     rows = [
         {"name": "none", "parameters": "", "changes": "", "leaks": "", "density": "", "about": "The update as it is."}
     ]
     for name, kind in DEFENSES.items():
         assert isinstance(kind, type)
-        changes = "update" if issubclass(kind, Defense) else "data" if issubclass(kind, DataDefense) else "gradient"
+        stages = {Defense: "update", DataDefense: "data", ModelDefense: "model"}
+        changes = next((stage for base, stage in stages.items() if issubclass(kind, base)), "gradient")
         rows.append(
             {
                 "name": name,

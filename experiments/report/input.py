@@ -20,7 +20,8 @@ UNDEFENDED = "none"
 class Picture:
     """One image, what an attack made of it, and what the same attack made of an unrelated gradient.
 
-    Images are uint8 ``(H, W, C)``, C 1 or 3; ``None`` where there is none. ``psnr`` is in dB.
+    Images are uint8 ``(H, W, C)``, C 1 or 3; ``None`` where there is none. ``psnr`` is in dB, against the original;
+    ``trained`` is what data defenses made of it.
     """
 
     cell: str
@@ -31,6 +32,7 @@ class Picture:
     reconstruction: Pixels | None
     control: Pixels | None
     psnr: float | None
+    trained: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ _HEAD = (
     "| attack | n | PSNR, dB [95 %] | median | minus {first} [95 %] "
     "| unrelated gradient | mean image | risk | identified |"
 )
+TRAINED = "against the images trained on"
 _RULE = "|---|---|---|---|---|---|---|---|---|"
 
 
@@ -33,6 +34,8 @@ def _lines(report: ReportInput) -> Iterator[str]:
         yield _RULE
         for row in mine:
             yield _row(row, paired(by_attack[row["attack"]], by_attack[first]) if row["attack"] != first else [])
+            if row["trained"]:
+                yield _trained(row["trained"])
         yield ""
     yield from _method(report, rows)
 
@@ -61,6 +64,12 @@ def _row(row: Json, differences: list[float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _trained(against: Json) -> str:
+    psnr = against["psnr"]
+    cells = [TRAINED, str(psnr["n"]), units.interval(psnr, 2), units.decimal(psnr["median"], 2), *[units.DASH] * 5]
+    return f"| {' | '.join(cells)} |"
+
+
 def paired(records: list[Json], others: list[Json]) -> list[float]:
     """Differences in PSNR, dB, image by image, where both attacks were judged on the same observation."""
     theirs = {(r["cell"], r["round"], r["client"]): r["psnr"] for r in others if r["psnr"]}
@@ -75,9 +84,12 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
     yield (
         "PSNR on [0, 1], mean over images with its 95 % interval (Student's t); differences are paired, image by "
         "image. Unrelated gradient: the same attack on another client's update, held against this image. Mean image: "
-        f"that of the public images. Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
+        f"that of the public images. Images trained on: what data defenses made of the originals. "
+        f"Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
         "Identified: the true image comes first in a line-up.\n"
     )
+    if any(row["epsilon"] for row in rows):
+        yield f"{units.EPSILON}\n"
     yield "| | |\n|---|---|"
     yield f"| rebuilt by | `{report.command}` |"
     yield f"| study | hash {report.study_hash}, seed {report.study['seed']}, first run {report.created} |"

@@ -53,6 +53,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "controls": CONTROL_LINES,
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
+        "transformed": any(row["trained"] for row in rows),
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
         "budgets": _most_iterations(report),
@@ -69,6 +70,8 @@ def _pictures(report: ReportInput) -> list[tuple[str, str, list[Json]]]:
 
 def _picture(picture: Picture) -> Json:
     images = {"original": picture.original, "reconstruction": picture.reconstruction, "control": picture.control}
+    if picture.trained is not None:
+        images["trained on"] = picture.trained
     return {
         "where": f"round {picture.round}, client {picture.client}",
         "psnr": picture.psnr,

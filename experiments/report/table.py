@@ -26,12 +26,14 @@ def summarise(report: ReportInput) -> list[Json]:
     """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
-    the mean's 95 % interval. ``risk``: the share of images farther than ``delta`` from the original, with its interval.
+    the mean's 95 % interval. ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made
+    of the originals, which are all that an update can show; ``None`` where there is no such defense. ``risk``: the
+    share of images farther than ``delta`` from the original, with its interval.
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
     ``bytes_up``: a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the
-    client that took part most often: ``{"protects", "delta", "most"}``, or ``None`` where there is none. ``accuracy``:
-    at the end, mean over seeds.
+    client that took part most often: ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none.
+    ``accuracy``: at the end, mean over seeds.
     """
     return [
         _row(report, setting, attack, records)
@@ -54,6 +56,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "psnr": _spread(per_image(records, "psnr")),
         "ssim": _spread(per_image(records, "ssim")),
         "lpips": _spread(per_image(records, "lpips")),
+        "trained": _trained(done),
         "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
         "risk": _risk(done),
         "identified": _identified(done),
@@ -71,6 +74,13 @@ def _spread(values: Sequence[float]) -> Json | None:
     if not values:
         return None
     return {"n": len(values), "median": median(values), **mean_interval(values)._asdict()}
+
+
+def _trained(done: list[Json]) -> Json | None:
+    found = [record["trained"] for record in done if record.get("trained")]
+    if not found:
+        return None
+    return {name: _spread([v for one in found for v in one[name] or ()]) for name in ("psnr", "ssim", "lpips")}
 
 
 def _control(pairs: list[tuple[float, float]]) -> Json | None:
@@ -134,9 +144,11 @@ def _epsilon(report: ReportInput, setting: Setting) -> Json | None:
         if one is None:
             return None
         replies = Counter(client for row in report.training.get(cell, []) for client in _repliers(row))
-        spent.append((epsilon(one.multiplier, one.steps * max(replies.values(), default=0)), one.protects))
-    most, protects = max(spent)
-    return {"protects": protects, "delta": DELTA, "most": most if isfinite(most) else None}
+        if not replies:
+            return None
+        spent.append((epsilon(one.multiplier, one.steps * max(replies.values()), rate=one.rate), one))
+    most, one = max(spent, key=lambda pair: pair[0])
+    return {"protects": one.protects, "against": one.against, "delta": DELTA, "most": most if isfinite(most) else None}
 
 
 def _repliers(row: Json) -> Iterator[int]:

@@ -14,7 +14,7 @@ _KNOWN = {
     ("protocol", False): "learning rate, local steps and batch size are hidden",
     ("protocol", True): "learning rate, local steps and batch size are known, as a Flower server knows them",
     ("defense", "unknown"): "attacks take the update for undefended",
-    ("defense", "kind"): "the mechanism is known, its strength is not",
+    ("defense", "kind"): "the mechanism is known, its strength is estimated from the update itself",
     ("defense", "parameters"): "the mechanism and its strength are known",
     ("defense", "randomness"): "the mechanism, its strength and what it drew (a pruning mask, say) are known",
 }

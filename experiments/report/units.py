@@ -1,8 +1,15 @@
 """Numbers as people read them. A missing number is a dash, never a zero."""
 
+from math import floor, log10
+
 from experiments.report.input import Json
 
 DASH = "\N{EN DASH}"
+EPSILON = (
+    "Epsilon: of the updates of the client that took part most often, all rounds together. A record: against the "
+    "same batches in which it has no gradient; a client: against any other data. The mean loss and the number of "
+    "images that clients send beside their updates are not covered."
+)
 
 
 def decimal(value: float | None, places: int = 1) -> str:
@@ -67,7 +74,14 @@ def between(ends: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def rounded_up(bound: float) -> str:
+    """An upper bound to three digits, or the next above it."""
+    text = f"{bound:.3g}"
+    return text if float(text) >= bound else f"{bound + 10 ** floor(log10(bound)) / 200:.3g}"
+
+
 def privacy(spent: Json) -> str:
-    """``epsilon 3.4 a record at delta 1e-05``."""
-    most = "infinite" if spent["most"] is None else f"{spent['most']:.3g}"
-    return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}"
+    """``Epsilon 3.4 a record at delta 1e-05``, and against whom, where that is not this server."""
+    most = "infinite" if spent["most"] is None else rounded_up(spent["most"])
+    against = "" if spent["against"] == "server" else " against those who see the model, none against this server"
+    return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}{against}"

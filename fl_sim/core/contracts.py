@@ -1,8 +1,9 @@
 """The verbs: what an attack and a defense are. Read this file first.
 
-A client runs its defenses in the order data -> gradient -> update: a :class:`DataDefense` changes the batch, a
-:class:`GradientDefense` computes the gradient its own way, a :class:`Defense` rewrites what is sent. Only the last kind
-has a codec for the wire; it and an :class:`ExampleDefense` have a density that the adversary can use.
+A :class:`ModelDefense` changes the network that everyone has. A client runs its other defenses in the order data ->
+gradient -> update: a :class:`DataDefense` changes the batch, a :class:`GradientDefense` computes the gradient its own
+way, a :class:`Defense` rewrites what is sent. Only the last kind has a codec for the wire; it and an
+:class:`ExampleDefense` have a density that the adversary can use.
 """
 
 from abc import ABC, abstractmethod
@@ -12,20 +13,22 @@ from typing import ClassVar, final
 
 from torch import Generator, nn
 
+from fl_sim.core.codec import Codec, Dense
 from fl_sim.core.density import Choice, Interval, Noise
 from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
-from fl_sim.core.knowledge import DefenseKnowledge
+from fl_sim.core.knowledge import DefenseKnowledge, Kind
+from fl_sim.core.mechanism import Mechanism
 from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
 
 _GRANTED: Mapping[str, Callable[[Observation], bool]] = {
     "labels": lambda seen: seen.knowledge.labels is not None,
     "protocol": lambda seen: seen.protocol is not None,
-    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.PARAMETERS,
+    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.KIND,
 }
 _GRANTS: Mapping[str, str] = {
     "labels": "labels = true",
     "protocol": "protocol = true",
-    "defense": 'defense = "parameters"',
+    "defense": 'defense = "kind"',
 }
 """In a study's ``[adversary]``."""
 
@@ -34,7 +37,7 @@ class Attack(ABC):
     """Turns one observation into a guess at the batch behind it."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (the mechanism with its parameters)."""
+    """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (at least which mechanisms there are)."""
 
     @property
     def work(self) -> int:
@@ -119,30 +122,6 @@ class Attack(ABC):
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction: ...
 
 
-class Codec(ABC):
-    """How a protected update travels. Codecs nest: encoded first to last, decoded last to first."""
-
-    @abstractmethod
-    def encode(self, payload: Tensors) -> Tensors:
-        """Named tensors as they are sent; smaller where the mechanism makes that possible."""
-
-    @abstractmethod
-    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        """What was sent, as tensors named and shaped like ``like`` (or still encoded by a codec before this one)."""
-
-
-@final
-class Dense(Codec):
-    """Every tensor as it is."""
-
-    def encode(self, payload: Tensors) -> Tensors:
-        return payload
-
-    def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        del like
-        return payload
-
-
 @dataclass(frozen=True, slots=True)
 class Protected:
     """A defended update, figures on what was done to it, and what the mechanism drew."""
@@ -152,7 +131,7 @@ class Protected:
     randomness: Tensors = field(default_factory=dict)
 
 
-class Defense(ABC):
+class Defense(Mechanism, ABC):
     """Rewrites an update on the client, before it is sent.
 
     What an adversary who knows it can use is said by the methods below; :mod:`fl_sim.core.density` joins those of a
@@ -165,8 +144,9 @@ class Defense(ABC):
     feedback: bool = False
     """Error feedback (arXiv 1809.07599, 1901.09847): what is lost here, the client adds to what it defends next time.
 
-    The client does that, :meth:`protect` does not; it is then given more than this round's update, which no adversary
-    knows: such a stack has no density."""
+    For mechanisms that lose less than they are given, or what is owed grows without end. The client does it,
+    :meth:`protect` does not; it is then given more than this round's update, which no adversary knows: such a stack has
+    no density. What it sends is of earlier images too, and reconstructions are judged by this round's."""
 
     @property
     def codec(self) -> Codec:
@@ -193,27 +173,45 @@ class Defense(ABC):
         del num_examples
         return None
 
+    def shown(self, output: Tensors) -> Tensors:
+        """What it drew, as far as its own output, known exactly, shows that; empty: nothing."""
+        del output
+        return {}
+
     def bounds(self, output: Interval) -> Interval | None:
         """Between what its input must have been, given bounds on its output; ``None``: it says nothing of that."""
         del output
         return None
 
 
-class DataDefense(ABC):
-    """Changes a client's batch before any gradient is taken."""
+class ModelDefense(Mechanism, ABC):
+    """Changes the network, before training: server, clients and attacks all have the changed one.
 
-    surrogate: ClassVar[str] = ""
-    """What an attack that knows of it does instead of using a density, of which it has none."""
+    The adversary knows it as it knows any architecture. What it draws in its forward passes
+    (:mod:`fl_sim.core.stochastic`) only the client knows; given that, the density of an update is that of the others.
+    """
+
+    @abstractmethod
+    def wrap(self, model: nn.Module, rng: Generator) -> nn.Module:
+        """A new network with the inputs and outputs of ``model``, which is left as it is.
+
+        Args:
+            rng: Draws the weights that are added.
+
+        Raises:
+            ConfigError: ``model`` has no place for it.
+        """
+
+
+class DataDefense(Mechanism, ABC):
+    """Changes a client's batch before any gradient is taken."""
 
     @abstractmethod
     def transform(self, batch: Batch, rng: Generator) -> Batch: ...
 
 
-class GradientDefense(ABC):
+class GradientDefense(Mechanism, ABC):
     """Computes the gradient of a batch in its own way: per-example clipping, say."""
-
-    surrogate: ClassVar[str] = ""
-    """As of a :class:`DataDefense`."""
 
     @abstractmethod
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
@@ -232,7 +230,12 @@ class ExampleDefense(GradientDefense):
         """The law of the noise on every entry of what is joined; ``None``: none."""
 
 
-AnyDefense = Defense | DataDefense | GradientDefense
+AnyDefense = Defense | DataDefense | GradientDefense | ModelDefense
+
+
+def kind_of(defense: AnyDefense) -> Kind:
+    """What remains of a defense when its strength is kept secret."""
+    return Kind(type(defense), feedback=isinstance(defense, Defense) and defense.feedback)
 
 
 def has_density(kind: type) -> bool:

@@ -9,9 +9,10 @@ with a density instead of the probability where low = high. Where a stack has no
 adversary then supposes a little Gaussian noise, at the place where it costs least.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log, pi, sqrt
+from statistics import NormalDist
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,18 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from fl_sim.core.types import Tensors
+
+LEAST = 1e-3  # of a scale, below which none is fitted
+SMALL = 0.1  # share of entries that noise is read from
+
+
+def small_size(entries: Tensor) -> float:
+    """The size below which a share ``SMALL`` of the entries other than zero is; 0 where there is none.
+
+    Noise is read from it: gradients have many entries that are zero or nearly so, which then hold the noise alone.
+    """
+    sizes = entries[entries != 0].abs()
+    return sizes.kthvalue(max(1, round(SMALL * len(sizes)))).values.item() if len(sizes) else 0.0
 
 
 class Noise(Protocol):
@@ -39,12 +52,27 @@ class Noise(Protocol):
     def log_below(self, residual: Tensor) -> Tensor:
         """``log P(noise <= residual)``, accurate far below zero."""
 
+    @property
+    def std(self) -> float:
+        """Standard deviation."""
+
+    def log_profile(self, residuals: Tensors) -> Tensor:
+        """The largest ``log p`` of residuals ``(T, *shape)`` under any scale, ``(T,)`` float64: a profile likelihood.
+
+        Scales below ``LEAST`` of this law's own are left out: at none, a perfect guess would be infinitely likely.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Normal:
     """N(0, std^2)."""
 
     std: float
+
+    @classmethod
+    def behind(cls, entries: Tensor) -> "Normal":
+        """The law of ``entries`` ``(k,)``, if the small ones are noise alone; the others make its scale too large."""
+        return cls(small_size(entries) / NormalDist().inv_cdf((1 + SMALL) / 2))
 
     def quick(self, near: Tensor, far: Tensor) -> Tensor:
         return (near < 4.5 * self.std) & (far - near > 0.05 * self.std) & (near.dtype == torch.float32)
@@ -65,12 +93,22 @@ class Normal:
         below: Tensor = log_ndtr(residual / self.std)
         return below
 
+    def log_profile(self, residuals: Tensors) -> Tensor:
+        squares, count = _total(residuals, Tensor.square)
+        variance = (squares.detach() / count).clamp_min((LEAST * self.std) ** 2)
+        return squares * (-0.5 / variance) - 0.5 * count * (2 * pi * variance).log()
+
 
 @dataclass(frozen=True, slots=True)
 class LaplaceNoise:
     """Density ``exp(-|x| / scale) / (2 scale)``: standard deviation ``scale * sqrt(2)``."""
 
     scale: float
+
+    @classmethod
+    def behind(cls, entries: Tensor) -> "LaplaceNoise":
+        """As :meth:`Normal.behind`."""
+        return cls(-small_size(entries) / log(1 - SMALL))
 
     @property
     def std(self) -> float:
@@ -95,6 +133,17 @@ class LaplaceNoise:
         units = residual / self.scale
         above = torch.log1p(-0.5 * (-torch.where(units < 0, 0.0, units)).exp())
         return torch.where(units < 0, units - log(2), above)
+
+    def log_profile(self, residuals: Tensors) -> Tensor:
+        sizes, count = _total(residuals, Tensor.abs)
+        scale = (sizes.detach() / count).clamp_min(LEAST * self.scale)
+        return -sizes / scale - count * (2 * scale).log()
+
+
+def _total(residuals: Tensors, size: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
+    """The sum of each trial's sizes, ``(T,)`` float64, and of how many entries."""
+    sums = [size(t).reshape(len(t), -1).sum(1).double() for t in residuals.values()]
+    return torch.stack(sums).sum(0), sum(t[0].numel() for t in residuals.values())
 
 
 class Choice(NamedTuple):

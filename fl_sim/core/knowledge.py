@@ -17,9 +17,22 @@ class DefenseKnowledge(IntEnum):
     """How much of the defense is known; each level includes the ones before it."""
 
     UNKNOWN = 0
-    KIND = 1  # which mechanism
+    KIND = 1  # which mechanism; its strength is left to be estimated
     PARAMETERS = 2  # and its strength
     RANDOMNESS = 3  # and what it drew: a pruning mask, say
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A mechanism without its strength.
+
+    Args:
+        mechanism: Its class, which can be asked for an estimate of its parameters.
+        feedback: Whether the client adds what is lost to its next update.
+    """
+
+    mechanism: type[AnyDefense]
+    feedback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +42,13 @@ class Knowledge:
     Args:
         labels: ``(N,)`` int64, the labels of the images behind the observation.
         defense_level: How much of the defense is known.
-        defense_kinds: Names of the mechanisms in their order, from level KIND; empty when unknown or undefended.
+        defense_kinds: The mechanisms without their strength, in their order, from level KIND.
         defenses: The mechanisms themselves, from level PARAMETERS.
         randomness: What they drew, from level RANDOMNESS, as ``place/name``: the place in ``defenses``, its own name.
     """
 
     labels: Tensor | None = None
     defense_level: DefenseKnowledge = DefenseKnowledge.UNKNOWN
-    defense_kinds: tuple[str, ...] = ()
+    defense_kinds: tuple[Kind, ...] | None = None
     defenses: tuple[AnyDefense, ...] | None = None
     randomness: Mapping[str, Tensor] = field(default_factory=dict)

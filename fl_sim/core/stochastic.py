@@ -1,11 +1,12 @@
 """Models that draw random numbers in their forward pass: PRECODE's bottleneck (arXiv 2108.04725), dropout.
 
 What is drawn is a buffer, so that it is handed over like any other: a client draws it from its own generator, an attack
-searches for it or leaves it at its mean.
+searches for it or leaves it at its mean. What such a module adds to the loss is collected by :func:`charged`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from math import log
 
 import torch
@@ -85,3 +86,23 @@ def drawing(model: nn.Module) -> Mapping[str, Drawn]:
 def draw_noise(model: nn.Module, count: int, rng: Generator) -> Tensors:
     """What ``model``'s stochastic modules draw for ``count`` examples, by buffer name; empty where it has none."""
     return {name: module.sample(count, rng) for name, module in drawing(model).items()}
+
+
+class Charged(nn.Module, ABC):
+    """A module whose input has a price, which is added to the cross-entropy that a client minimises."""
+
+    @abstractmethod
+    def price(self, inputs: Tensor) -> Tensor:
+        """Of each example, ``(N,)``."""
+
+
+@contextmanager
+def charged(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, forward passes of ``model`` append the prices of its charged modules, each ``(N,)``."""
+    prices = list[Tensor]()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, Charged):
+                noted = module.register_forward_pre_hook(lambda m, inputs: prices.append(m.price(*inputs)))
+                hooks.callback(noted.remove)
+        yield prices

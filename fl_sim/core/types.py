@@ -19,7 +19,10 @@ UpdateKind: TypeAlias = Literal["gradient", "delta"]
 
 
 class Batch(NamedTuple):
-    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64."""
+    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64.
+
+    Where a defense has mixed images, labels are weights ``(N, k)`` float32 of the first k classes; others have none.
+    """
 
     images: Tensor
     labels: Tensor
@@ -44,6 +47,9 @@ class Protocol:
         local_epochs: Passes over the round's images (``fedavg``).
         batch_size: Images per gradient; in ``fedsgd`` also the images a client uses in a round.
         momentum: Of the local SGD, fresh each round.
+        sampling: ``shuffle``: an epoch's batches divide a shuffle of the images. ``poisson`` (``fedavg``): a step draws
+            each image with probability ``batch_size / n`` and divides the sum of gradients by ``batch_size``, however
+            many were drawn: what DP-SGD's amplification supposes.
         batchnorm: ``eval``: running statistics; ``train``: batch statistics, and the running ones are updated and sent.
     """
 
@@ -52,11 +58,22 @@ class Protocol:
     local_epochs: PositiveInt = 1
     batch_size: PositiveInt = 1
     momentum: NonNegativeFloat = 0.0
+    sampling: Literal["shuffle", "poisson"] = "shuffle"
     batchnorm: Literal["eval", "train"] = "eval"
 
     def steps(self, num_examples: int) -> int:
-        """SGD steps on ``num_examples`` images; the last batch of an epoch may be smaller."""
-        return 1 if self.mode == "fedsgd" else self.local_epochs * -(-num_examples // self.batch_size)
+        """SGD steps on ``num_examples`` images: an epoch's last batch may be smaller; Poisson samples are as many as
+        make up the images on average.
+        """
+        if self.mode == "fedsgd":
+            return 1
+        if self.sampling == "poisson":
+            return self.local_epochs * max(1, round(num_examples / self.batch_size))
+        return self.local_epochs * -(-num_examples // self.batch_size)
+
+    def rate(self, num_examples: int) -> float:
+        """Chance of an image to be in a Poisson sample; 1 where every image is in every epoch."""
+        return min(1.0, self.batch_size / num_examples) if self.sampling == "poisson" else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,14 +87,23 @@ def undefended(message: Message, context: Context, job: ClientJob) -> Message:
 
 def train_once(job: ClientJob, start: State, client: int, round_: int) -> tuple[Update, float]:
     """Data defenses, then local training under the gradient defense, if there is one."""
-    size = job.protocol.batch_size if job.protocol.mode == "fedsgd" else None
-    batch = job.data.batch(client, round_, size)
-    for i, defense in enumerate(job.defenses):
-        if isinstance(defense, DataDefense):
-            batch = defense.transform(batch, derive(job.seed, "defense", round_, client, i))
+    batch = transformed(job, held(job, client, round_), client, round_)
     order = derive(job.seed, "order", round_, client)
     with single_threaded():
         return local_update(job.model(), start, batch, job.protocol, order, gradient_rule(job, client, round_))
+
+
+def held(job: ClientJob, client: int, round_: int) -> Batch:
+    """The client's own images of a round."""
+    return job.data.batch(client, round_, job.protocol.batch_size if job.protocol.mode == "fedsgd" else None)
+
+
+def transformed(job: ClientJob, batch: Batch, client: int, round_: int) -> Batch:
+    """What a client trains on in place of its own images."""
+    for place, defense in enumerate(job.defenses):
+        if isinstance(defense, DataDefense):
+            batch = defense.transform(batch, derive(job.seed, "defense", round_, client, place))
+    return batch
 
 
 def gradient_rule(job: ClientJob, client: int, round_: int) -> GradientRule:
@@ -143,6 +152,8 @@ def fed_back(
         raise FlSimError(f"{type(defense).__name__} with error feedback needs a place to keep what it does not send")
     owed = memory.before(*place)
     whole = replace(update, delta=add(update.delta, owed)) if owed else update
+    if not all(bool(t.isfinite().all()) for t in whole.delta.values()):
+        raise FlSimError("expected a finite update, got NaN or infinity: nothing is sent in this round")
     sent = defense.protect(whole, rng).update.delta
     memory.keep(*place, subtract(whole.delta, sent))
     return sent

@@ -12,20 +12,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 
-from fl_sim.core.errors import ConfigError, FlSimError
+from fl_sim.core.errors import ConfigError, FlSimError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Tensors
 from fl_sim.federation import wire
+from fl_sim.federation.central import CENTRAL, CentralDp
 from fl_sim.federation.client import WHOAMI
 from fl_sim.federation.intercept import Intercept, Refusal
 from fl_sim.training.local import State
 
-STRATEGIES = tuple(
-    name
-    for name in strategies.__all__
-    if name not in {"Result", "Strategy"} and not name.startswith(("Diff", "FedXgb"))
+STRATEGIES = (
+    *(n for n in strategies.__all__ if n not in {"Result", "Strategy"} and not n.startswith(("Diff", "FedXgb"))),
+    CENTRAL,
 )
-"""Flower's own, by its names; the wrappers and the ones for trees are left out."""
+"""Flower's own, by its names, but for those for trees and the other wrappers: with client-side clipping the server has
+to be told by its clients, and with adaptive clipping the norm itself needs a share of the guarantee."""
 
 
 SERVER = -1
@@ -49,14 +50,25 @@ class Round:
 OnRound: TypeAlias = Callable[[Round], None]
 
 
-def build_strategy(name: str, cohort: int, options: Mapping[str, Any]) -> Strategy:
-    """Flower's strategy ``name`` for rounds of ``cohort`` clients; ``options`` are its own arguments."""
+def build_strategy(name: str, cohort: int, options: Mapping[str, Any], seed: int = 0) -> Strategy:
+    """Flower's strategy ``name`` for rounds of ``cohort`` clients; ``options`` are its own arguments.
+
+    Central differential privacy takes ``noise_multiplier``, ``clipping_norm`` and FedAvg's arguments; ``seed`` is that
+    of its noise.
+
+    Raises:
+        ConfigError: No such strategy, or not its arguments.
+    """
     if name not in STRATEGIES:
-        raise ConfigError(f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}")
+        raise ConfigError(f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}{suggestion(name, STRATEGIES)}")
     fixed = {"fraction_train": 1.0, "min_train_nodes": cohort, "min_available_nodes": cohort}
     try:
+        if name == CENTRAL:
+            own = {key: options[key] for key in ("noise_multiplier", "clipping_norm") if key in options}
+            fedavg = {**fixed, **{key: value for key, value in options.items() if key not in own}}
+            return CentralDp(**own, cohort=cohort, seed=seed, fedavg=fedavg)
         return getattr(strategies, name)(**{**fixed, **options})  # type: ignore[no-any-return]
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"strategy {name}: {error}") from error
 
 

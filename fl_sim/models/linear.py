@@ -4,11 +4,11 @@ import math
 from collections import OrderedDict
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from fl_sim.core.types import Task
-from fl_sim.models.stochastic import Bottleneck, Dropout
+from fl_sim.models.stochastic import Dropout
 
 
 def softmax(task: Task) -> nn.Module:
@@ -25,12 +25,9 @@ def softmax(task: Task) -> nn.Module:
 def mlp(
     task: Task,
     widths: tuple[PositiveInt, ...] = (256, 256),
-    bottleneck: NonNegativeInt = 0,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
-    """Fully connected layers of the given widths, ReLU between, and behind each ReLU dropout with chance ``dropout``;
-    before the last one a variational bottleneck with ``bottleneck`` draws, if any (PRECODE, arXiv 2108.04725).
-    """
+    """Fully connected layers of the given widths, ReLU between, and dropout behind each with chance ``dropout``."""
     net = nn.Sequential(OrderedDict(flatten=nn.Flatten()))
     size = math.prod(task.image_shape)
     for i, width in enumerate(widths, 1):
@@ -39,7 +36,5 @@ def mlp(
         if dropout:
             net.add_module(f"dropout{i}", Dropout(width, dropout))
         size = width
-    if bottleneck:
-        net.add_module("bottleneck", Bottleneck(size, bottleneck))
     net.add_module("head", nn.Linear(size, task.classes))
     return net

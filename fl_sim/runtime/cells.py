@@ -1,7 +1,8 @@
 """One cell's folder: observations, reconstructions, training rows, a checkpoint; see :mod:`fl_sim.runtime.store`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,19 +53,31 @@ class CellStore:
 
     def observation(self, key: Key) -> Observation:
         """As the server saw it; what the study grants beyond that is not in the file."""
-        weights, named = files.read_tensors(self.path / "broadcast" / f"r{key.round:04d}.safetensors")
+        return next(self.observations([key]))
+
+    def observations(self, keys: Iterable[Key]) -> Iterator[Observation]:
+        """As :meth:`observation` gives each; those of a round that follow one another have one copy of its weights."""
+        for number, those in groupby(keys, lambda key: key.round):
+            sent = self._sent(number)
+            yield from (self._seen(key, sent) for key in those)
+
+    def _sent(self, number: int) -> State:
+        """What was sent to the clients in a round."""
+        tensors, about = files.read_tensors(self.path / "broadcast" / f"r{number:04d}.safetensors")
+        return State({name: tensors[name] for name in about["weights"]}, _untagged("buffer", tensors))
+
+    def _seen(self, key: Key, sent: State) -> Observation:
         tensors, about = files.read_tensors(self._observation(key))
-        names = named["weights"]
         delta = _untagged("delta", tensors)
         return Observation(
             round=about["round"],
             client=about["client"],
             members=tuple(about["members"]),
             task=_task(about["task"]),
-            broadcast={name: weights[name] for name in names},
-            buffers=_untagged("buffer", weights),
+            broadcast=sent.weights,
+            buffers=sent.buffers,
             update=Update(
-                delta={name: delta[name] for name in names},
+                delta={name: delta[name] for name in sent.weights},
                 num_examples=about["num_examples"],
                 kind=about["kind"],
                 buffers=_untagged("buffer", tensors),

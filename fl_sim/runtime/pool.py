@@ -1,4 +1,4 @@
-"""Where jobs run. The only place that imports Ray."""
+"""Where jobs run. Ray is imported here and by what is imported here, once there is something to run on it."""
 
 import logging
 import os
@@ -85,7 +85,8 @@ class RayPool(Generic[J, R]):
         timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
         split: The parts of a job that are tried one by one where the whole has failed.
 
-    An actor that dies is replaced and its job tried once more.
+    An actor that dies is replaced and its job tried once more. Large tensors that several jobs hold are sent once, so
+    nobody may write to them.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class RayPool(Generic[J, R]):
         timeout: Callable[[J], float | None] = lambda _: None,
         split: Split[J] = whole,
     ) -> None:
-        self._work, self._done = work, done
+        from fl_sim.runtime.parcels import Packer
+
+        self._work, self._done, self._pack = work, done, Packer()
         self._gpus, self._timeout, self._split = gpus, timeout, split
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
@@ -138,11 +141,11 @@ class RayPool(Generic[J, R]):
         """The job's result, and the actor to go on with (``None``: make a new one)."""
         import ray
 
-        seconds = self._timeout(job)
+        seconds, parcel = self._timeout(job), self._pack(job)
         for left in reversed(range(tries)):
             actor = actor or self._new_actor()
             try:
-                return actor, ray.get(actor.run.remote(job), timeout=seconds)
+                return actor, ray.get(actor.run.remote(parcel), timeout=seconds)
             except ray.exceptions.GetTimeoutError:
                 ray.kill(actor)
                 return None, Failure(f"timeout: took more than {seconds:g} s")
@@ -156,14 +159,16 @@ class RayPool(Generic[J, R]):
     def _new_actor(self) -> Any:
         import ray
 
+        from fl_sim.runtime.parcels import Parcel, unpacked
+
         work = self._work
 
         class Worker:
             def ready(self) -> bool:
                 return True
 
-            def run(self, job: J) -> R:
-                return work(job)
+            def run(self, parcel: Parcel) -> R:
+                return work(unpacked(parcel))
 
         actor: Any = ray.remote(Worker).options(num_cpus=0, num_gpus=self._gpus).remote()
         ray.get(actor.ready.remote())  # a job's time does not count its actor's start

@@ -11,8 +11,8 @@ from fl_sim.runtime import files
 class Residuals:
     """A folder with a file for each client, place of a defense and round.
 
-    A round that is run again after a crash finds what the first attempt found: what is kept is read by round, and two
-    rounds are kept.
+    A round that is run again after a crash finds what the first attempt found: what is kept is read by round, and three
+    rounds are kept, for a checkpoint may be one behind.
     """
 
     folder: Path
@@ -23,9 +23,9 @@ class Residuals:
         return files.read_tensors(earlier[-1])[0] if earlier else {}
 
     def keep(self, client: int, place: int, round_: int, residual: Tensors) -> None:
-        """Those of rounds before the last two are forgotten."""
+        """Those of rounds before the last three are forgotten."""
         files.write_tensors(self.folder / f"c{client:04d}-d{place}-r{round_:04d}.safetensors", residual, {})
-        for path in [path for path in self._kept(client, place) if _round(path) <= round_][:-2]:
+        for path in [path for path in self._kept(client, place) if _round(path) <= round_][:-3]:
             path.unlink(missing_ok=True)
 
     def _kept(self, client: int, place: int) -> list[Path]:

@@ -1,5 +1,6 @@
 """What a client computes. Torch only and differentiable in the images: the protocol is public, attacks use it too."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
@@ -7,10 +8,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
-from fl_sim.core.stochastic import draw_noise
-from fl_sim.core.trees import subtract
+from fl_sim.core.stochastic import charged, draw_noise
+from fl_sim.core.trees import map_tree, scale, subtract
 from fl_sim.core.types import Batch, Protocol, Tensors, Update
 
 
@@ -58,16 +59,26 @@ def logits_of(model: nn.Module, state: State, images: Tensor) -> tuple[Tensor, T
 
 
 def loss_of(model: nn.Module, state: State, batch: Batch) -> tuple[Tensor, Tensors]:
-    """Mean cross-entropy at ``state`` and the buffers afterwards; labels are classes ``(N,)`` or weights ``(N, K)``."""
-    logits, buffers = logits_of(model, state, batch.images)
-    return cross_entropy(logits, batch.labels), buffers
+    """Mean loss at ``state`` and the buffers afterwards; labels as a :class:`Batch` has them.
+
+    Cross-entropy, and what the model's own modules charge (:class:`fl_sim.core.stochastic.Charged`).
+    """
+    with charged(model) as prices:
+        logits, buffers = logits_of(model, state, batch.images)
+    labels = batch.labels
+    if labels.dim() == 2:
+        labels = pad(labels, (0, logits.shape[1] - labels.shape[1]))
+    return sum((price.mean() for price in prices), cross_entropy(logits, labels)), buffers
 
 
 def gradient(model: nn.Module, state: State, batch: Batch, *, create_graph: bool = False) -> Gradient:
-    """Gradient of the batch's mean cross-entropy in the weights; in ``model``'s own mode, train or eval.
+    """Gradient of the batch's mean loss in the weights; in ``model``'s own mode, train or eval.
 
-    With ``create_graph`` it can be differentiated again, in the images, labels and weights.
+    With ``create_graph`` it can be differentiated again, in the images, labels and weights. That of no image at all is
+    zero, and its loss NaN.
     """
+    if not len(batch.labels):
+        return Gradient(map_tree(torch.zeros_like, state.weights), torch.tensor(math.nan), state.buffers)
     weights = {
         name: w if create_graph and w.requires_grad else w.detach().requires_grad_()
         for name, w in state.weights.items()
@@ -104,7 +115,8 @@ def local_update(
         rule: Computes each batch's gradient; a defense may replace the plain one.
 
     Returns:
-        The undefended update, and the loss of the first batch before any step.
+        The undefended update, and the loss of the first batch before any step; of the first that is not empty, where
+        batches are Poisson samples, NaN where all are.
     """
     model.train(protocol.batchnorm == "train")
     if protocol.mode == "fedsgd":
@@ -113,16 +125,23 @@ def local_update(
         return _update(first.tree, buffers, batch, protocol), first.loss.item()
     state, velocity, losses = start, dict[str, Tensor](), list[float]()
     for part in minibatches(batch, protocol, order):
-        step = rule(model, _drawn(model, state, part, order), part)
+        step = _expected(rule(model, _drawn(model, state, part, order), part), len(part.labels), batch, protocol)
         velocity = {k: protocol.momentum * velocity[k] + g if velocity else g for k, g in step.tree.items()}
         moved = {k: w - protocol.learning_rate * velocity[k] for k, w in state.weights.items()}
         state = State(moved, {name: step.buffers[name] for name in start.buffers})
         losses.append(step.loss.item())
-    return _update(subtract(state.weights, start.weights), state.buffers, batch, protocol), losses[0]
+    first_loss = next((loss for loss in losses if not math.isnan(loss)), math.nan)
+    return _update(subtract(state.weights, start.weights), state.buffers, batch, protocol), first_loss
 
 
 def minibatches(batch: Batch, protocol: Protocol, order: Generator) -> Iterator[Batch]:
-    """The round's batches: each epoch a new shuffle, the last batch of an epoch may be smaller."""
+    """The round's batches: each epoch a new shuffle, the last batch of an epoch may be smaller; or Poisson samples."""
+    if protocol.sampling == "poisson":
+        count = len(batch.labels)
+        for _ in range(protocol.steps(count)):
+            chosen = (torch.rand(count, generator=order) < protocol.rate(count)).nonzero()[:, 0]
+            yield Batch(batch.images[chosen], batch.labels[chosen])
+        return
     for _ in range(protocol.local_epochs):
         shuffled = torch.randperm(len(batch.labels), generator=order)
         for chosen in torch.split(shuffled, protocol.batch_size):
@@ -137,6 +156,14 @@ def evaluate(model: nn.Module, state: State, batch: Batch) -> tuple[float, float
             [functional_call(model, {**state.weights, **state.buffers}, (i,)) for i in torch.split(batch.images, 256)]
         )
     return cross_entropy(logits, batch.labels).item(), (logits.argmax(1) == batch.labels).float().mean().item()
+
+
+def _expected(step: Gradient, drawn: int, batch: Batch, protocol: Protocol) -> Gradient:
+    """A Poisson sample's mean gradient as its sum over the size expected; what an empty one gives counts as a sum."""
+    if protocol.sampling == "shuffle":
+        return step
+    count = len(batch.labels)
+    return step._replace(tree=scale(step.tree, max(drawn, 1) / (protocol.rate(count) * count)))
 
 
 def _drawn(model: nn.Module, state: State, batch: Batch, rng: Generator) -> State:

@@ -20,7 +20,7 @@ from fl_sim.core.types import Batch, Observation, Outcome, Protocol
 from fl_sim.metrics.image import psnr
 from fl_sim.metrics.matching import match
 from fl_sim.training.local import local_update, state_of
-from tests.conftest import TASK, observe
+from tests.conftest import TASK, observe, precoded
 
 Rows: TypeAlias = Literal["kept", "all", "best"]
 ROWS = pytest.mark.parametrize("rows", get_args(Rows))
@@ -73,7 +73,7 @@ def test_the_nearest_matrix_of_rank_one_is_found_through_holes() -> None:
 
 def test_what_a_later_layer_draws_does_not_matter(batch: Batch) -> None:
     """K10: PRECODE's bottleneck changes the gradient at every draw, and the ratio of its parts at none."""
-    net = models.build("mlp", TASK, 0, widths=[32], bottleneck=16)
+    net = precoded(32, 16)
     seen = observe(net, batch)
     draws = [local_update(net, state_of(net), batch, Protocol(), derive(i))[0] for i in range(5)]
     assert len({u.delta["net.fc1.bias"].sum().item() for u in draws}) == 5

@@ -12,13 +12,12 @@ from attacks.posterior import PosteriorSearch
 from attacks.problem import Problem
 from attacks.solvers import LBFGS
 from attacks.variables import Pixels
-from fl_sim import models
 from fl_sim.core.knowledge import Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.types import Batch, Observation, Reconstruction
 from fl_sim.metrics.image import psnr
-from tests.conftest import TASK, observe
+from tests.conftest import DRAW, observe, precoded
 
 
 @pytest.fixture
@@ -69,13 +68,10 @@ def test_granted_labels_are_not_searched(problem: Problem) -> None:
     assert sorted(Pixels(labels="joint").start(problem, 1, derive(1))) == ["logits", "pixels"]
 
 
-DRAW = "net.bottleneck.noise.draw"
-
-
 @pytest.fixture
 def drawing(batch: Batch) -> Problem:
     """Of a client whose model drew four numbers for its image."""
-    net = models.build("mlp", TASK, 0, widths=[32], bottleneck=4)
+    net = precoded(32, 4)
     return Problem.of(observe(net, batch), net, derive(0), "cpu")
 
 

@@ -14,13 +14,12 @@ from attacks.priors import TotalVariation
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS, Adam, Solver
 from attacks.variables import Pixels
-from fl_sim import models
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Outcome, Protocol
 from tests.attacks.problems import cost
-from tests.conftest import TASK, observe
+from tests.conftest import DRAW, observe, precoded
 
 TV = TotalVariation(weight=0.1)
 
@@ -122,11 +121,11 @@ def test_without_a_likelihood_the_prior_is_all(
 
 def test_a_model_that_draws_is_charged_for_what_is_supposed_to_be_drawn(batch: Batch) -> None:
     """Half its square, beside the likelihood of the gradient that follows from it."""
-    net = models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
+    net = precoded(16, 4)
     problem = Problem.of(observe(net, batch), net, derive(0), "cpu")
     attack = search(L2(), variables=Pixels(noise="joint"), annealing=Annealing(first=0.1))
     point = attack.variables.start(problem, 3, derive(1))
-    found, drawn = attack.objective(problem, derive(0))(point, 0.0), point["net.bottleneck.noise.draw"]
+    found, drawn = attack.objective(problem, derive(0))(point, 0.0), point[DRAW]
     plain = cost(L2(), problem.gradients(attack.variables.decode(point, problem)), problem)
     charged = torch.tensor([sum(z**2 for z in drawn[trial].flatten().tolist()) / 2 for trial in range(3)])
     assert torch.allclose(found.score, plain + charged)

@@ -12,7 +12,7 @@ from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat, subtract
 from fl_sim.core.types import Batch, Observation, Protocol, Tensors
 from fl_sim.training.local import gradient, state_of
-from tests.conftest import TASK, observe
+from tests.conftest import DRAW, TASK, observe, precoded
 
 
 def largest_difference(left: Tensors, right: Tensors) -> float:
@@ -76,13 +76,6 @@ def test_gradients_are_taken_at_the_broadcast_weights_trial_by_trial(seen: Obser
     assert largest_difference({k: g[0] for k, g in found.items()}, seen.update.delta) > 1e-3
 
 
-DRAW = "net.bottleneck.noise.draw"
-
-
-def drawing() -> nn.Module:
-    return models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
-
-
 def several(trials: int, images: int) -> Guess:
     """Of a model that draws; labels are weights of classes."""
     pixels = torch.rand(trials, images, *TASK.image_shape, generator=derive(0, "pixels"))
@@ -92,7 +85,7 @@ def several(trials: int, images: int) -> Guess:
 
 @pytest.mark.parametrize("drawn", [True, False], ids=["draws guessed", "draws at their mean"])
 def test_gradients_of_trials_and_of_examples_are_those_of_a_loop(drawn: bool) -> None:
-    net, guess = drawing(), several(3, 2)
+    net, guess = precoded(16, 4), several(3, 2)
     guess = guess if drawn else guess._replace(noise={})
     seen = observe(net, Batch(guess.images[0], torch.tensor([1, 2])))
     problem = Problem.of(seen, net, derive(0), "cpu")
@@ -109,7 +102,7 @@ def test_gradients_of_trials_and_of_examples_are_those_of_a_loop(drawn: bool) ->
 
 
 def test_gradients_can_be_differentiated_in_all_that_is_guessed() -> None:
-    net, guess = drawing(), several(2, 2)
+    net, guess = precoded(16, 4), several(2, 2)
     seen = observe(net, Batch(guess.images[0], torch.tensor([1, 2])))
     problem = Problem.of(seen, net, derive(0), "cpu")
     live = [guess.images.requires_grad_(), guess.labels.requires_grad_(), guess.noise[DRAW].requires_grad_()]
@@ -121,7 +114,7 @@ def test_gradients_can_be_differentiated_in_all_that_is_guessed() -> None:
 
 def test_with_what_the_client_drew_the_guess_is_exact() -> None:
     """The draw comes from the client's order generator; without it the truth does not explain what was sent."""
-    net = drawing()
+    net = precoded(16, 4)
     batch = Batch(torch.rand(2, *TASK.image_shape, generator=derive(0)), torch.tensor([1, 2]))
     seen = observe(net, batch)
     problem = Problem.of(seen, net, derive(0), "cpu")

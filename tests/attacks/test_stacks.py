@@ -205,9 +205,10 @@ def test_without_noise_what_cannot_be_undone_is_supposed_to_come_before_it() -> 
 
 LOUD, DP = Gaussian(std=0.1), DpSgd(clip=1.0, noise_multiplier=0.1)
 WITHOUT: dict[str, tuple[tuple[AnyDefense, ...], str]] = {
-    "two noises": ((LOUD, LOUD), "several noises"),
     "two laws": ((Laplace(scale=0.1), LOUD), "several noises"),
-    "noise of examples and of the update": ((DP, LOUD), "several noises"),
+    "two of another law": ((Laplace(scale=0.1), Laplace(scale=0.1)), "several noises"),
+    "clipped between noises": ((LOUD, Clip(norm=1.0), LOUD), "Clip between noises"),
+    "topk between dpsgd and noise": ((DP, TopK(keep=0.5), LOUD), "TopK between noises"),
     "clipped after noise": ((LOUD, Clip(norm=1.0)), "Clip after noise"),
     "clipped after dpsgd": ((DP, Clip(norm=1.0)), "Clip after noise"),
     "rounded, then clipped, after noise": ((LOUD, Clip(norm=1.0), Quantize()), "Clip after noise"),
@@ -219,14 +220,43 @@ WITHOUT: dict[str, tuple[tuple[AnyDefense, ...], str]] = {
 
 @pytest.mark.parametrize("name", WITHOUT)
 def test_a_stack_without_a_density_is_refused_and_treated_as_its_noise_alone(name: str) -> None:
-    """As undefended, where its noise is not of one kind."""
+    """As undefended, where its noises do not add."""
     stack, reason = WITHOUT[name]
-    loud = [d for d in stack if isinstance(d, (Gaussian, Laplace, DpSgd))]
-    alone = tuple(loud) if len(loud) == 1 else ()
+    loud = tuple(d for d in stack if isinstance(d, (Gaussian, Laplace, DpSgd)))
+    alone = () if reason.startswith("several") else loud
     observed, clean = tree("truth"), tree("guess", trials=TRIALS)
     with pytest.raises(NoDensityError, match=reason):
         Stack.read(stack, Update(delta=observed, num_examples=1), {}, Normal(SUPPOSED))
-    if alone == (DP,):
+    if DP in alone:
         return  # wants the gradients of examples
     assert found(stack, observed, clean) == pytest.approx(found(alone, observed, clean))
     assert not informs(stack)
+
+
+def test_two_gaussian_noises_are_one_whose_variance_is_their_sum() -> None:
+    stack = (TopK(keep=0.3), Gaussian(std=0.3), Gaussian(std=0.4), Quantize())
+    (observed, _), clean = sent(*stack), tree("guess", trials=TRIALS)
+    together = found((TopK(keep=0.3), Gaussian(std=0.5), Quantize()), observed, clean)
+    assert found(stack, observed, clean) == pytest.approx(together)
+    assert informs(stack)
+
+
+def test_what_two_gaussian_noises_add_is_distributed_as_their_density_says() -> None:
+    update = Update(delta={"w": torch.zeros(20_000)}, num_examples=1)
+    stack = (Gaussian(std=0.3), Gaussian(std=0.4))
+    for place, defense in enumerate(stack):
+        update = defense.protect(update, derive(1, place)).update
+    law = Stack.read(stack, update, {}, Normal(SUPPOSED)).noise
+    assert isinstance(law, Normal)
+    assert stats.kstest(update.delta["w"].numpy(), stats.norm(scale=law.std).cdf).pvalue > 0.01
+    assert stats.kstest(update.delta["w"].numpy(), stats.norm(scale=0.4).cdf).pvalue < 1e-6
+
+
+def test_noise_of_examples_and_of_the_update_add() -> None:
+    """DP-SGD's on the mean of four images: 1.5 * 2 / 4; then gaussian's."""
+    stack = (DpSgd(clip=2.0, noise_multiplier=1.5), Gaussian(std=1.0))
+    stacked = Stack.read(stack, Update(delta=tree("truth"), num_examples=4), {}, Normal(SUPPOSED))
+    assert isinstance(stacked.noise, Normal)
+    assert stacked.noise.std == pytest.approx(1.25)
+    assert (stacked.join, stacked.before) == (stack[0], ())
+    assert informs(stack)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from defenses import DEFENSES
-from fl_sim.core.contracts import AnyDefense, DataDefense, Defense
+from fl_sim.core.contracts import AnyDefense, Defense, GradientDefense
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Tensors
 from fl_sim.federation.client import ClientJob, train_once
@@ -20,8 +20,11 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each defense do s
     "clip": {"norm": 0.5},
     "dpsgd": {"clip": 1.0, "noise_multiplier": 0.05},
     "gaussian": {"std": 0.1},
+    "instahide": {"mixes": 3},
     "laplace": {"scale": 0.1},
+    "mixup": {},
     "powersgd": {"rank": 2},
+    "precode": {"width": 8},
     "quantize": {},
     "random_prune": {"rate": 0.9},
     "signsgd": {},
@@ -35,6 +38,7 @@ NO_OP: Mapping[str, dict[str, Any]] = {
     "dpsgd": {"clip": 1e9, "noise_multiplier": 0.0},
     "gaussian": {"std": 0.0},
     "laplace": {"scale": 0.0},
+    "mixup": {"alpha": 0.0},
     "powersgd": {"rank": 1000},
     "random_prune": {"rate": 0.0},
     "soteria": {"rate": 0.0},
@@ -45,8 +49,11 @@ IMPOSSIBLE: Mapping[str, dict[str, Any]] = {
     "clip": {"norm": 0.0},
     "dpsgd": {"clip": 1.0, "noise_multiplier": -1.0},
     "gaussian": {"std": -0.1},
+    "instahide": {"mixes": 4, "most": 0.25},
     "laplace": {"scale": -0.1},
+    "mixup": {"alpha": -1.0},
     "powersgd": {"rank": 0},
+    "precode": {"width": 0},
     "quantize": {"bits": 7},
     "random_prune": {"rate": 1.0},
     "signsgd": {"bits": 1},
@@ -106,6 +113,6 @@ def three() -> Batch:
 
 
 def gradient_of(defense: AnyDefense, model: nn.Module, batch: Batch, seed: int = 0) -> Tensors:
-    assert not isinstance(defense, (Defense, DataDefense))
+    assert isinstance(defense, GradientDefense)
     state = state_of(model)
     return defense.gradient(model, state.weights, state.buffers, batch, derive(seed))

@@ -13,14 +13,14 @@ from torch import nn
 from attacks import ALIASES, ATTACKS
 from defenses import DEFENSES
 from fl_sim import models
-from fl_sim.core.contracts import Attack
+from fl_sim.core.contracts import Attack, ModelDefense, kind_of
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import add_normal
 from fl_sim.core.types import Batch, Observation, Outcome
 from fl_sim.metrics.image import psnr
-from tests.conformance.catalogue import defended, made
+from tests.conformance.catalogue import defended, made, of_kind
 from tests.conftest import TASK
 
 SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast on the shared world
@@ -130,15 +130,15 @@ def test_refuses_what_it_may_not_know(attack: Attack, seen: Observation, model: 
             attack(ignorant, model, derive(0))
 
 
-@pytest.mark.parametrize("defense", sorted(DEFENSES))
+@pytest.mark.parametrize("defense", sorted(set(DEFENSES) - set(of_kind(ModelDefense))))
 def test_takes_every_defense_it_is_told_of(brief: Attack, defense: str, model: nn.Module, batch: Batch) -> None:
-    """As a client applies it; once without, once with what was drawn."""
+    """As a client applies it: of its kind, of its parameters, and of what was drawn."""
     mechanism = made(defense)
     seen, drawn = defended(mechanism, model, batch)
+    kind = Knowledge(defense_level=DefenseKnowledge.KIND, defense_kinds=(kind_of(mechanism),))
     known = Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=(mechanism,))
-    for randomness in ({}, drawn) if drawn else ({},):
-        told = replace(seen, knowledge=replace(known, randomness=randomness))
-        found = brief(told, model, derive(0))
+    for knowledge in [kind, known, *([replace(known, randomness=drawn)] if drawn else [])]:
+        found = brief(replace(seen, knowledge=knowledge), model, derive(0))
         assert found.outcome in {Outcome.CONVERGED, Outcome.OUT_OF_STEPS}
         assert math.isfinite(found.loss)
 

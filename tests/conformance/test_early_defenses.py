@@ -1,4 +1,4 @@
-"""What every defense owes that works before there is an update: on the gradient, or on the images."""
+"""What every defense owes that works before there is an update: on the gradient, the images, or the model."""
 
 import copy
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from defenses import DEFENSES
-from fl_sim.core.contracts import DataDefense, GradientDefense
+from fl_sim.core.contracts import DataDefense, GradientDefense, ModelDefense
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, subtract
 from fl_sim.core.types import Batch, Tensors
@@ -17,6 +17,7 @@ from tests.conformance.catalogue import NO_OP, gradient_of, made, of_kind, three
 
 on_gradients = pytest.mark.parametrize("name", of_kind(GradientDefense))
 on_images = pytest.mark.parametrize("name", of_kind(DataDefense))
+in_models = pytest.mark.parametrize("name", of_kind(ModelDefense))
 
 
 def plain(model: nn.Module, batch: Batch) -> Tensors:
@@ -78,12 +79,16 @@ def transformed(name: str, batch: Batch, seed: int = 0, options: Mapping[str, ob
 
 
 @on_images
-def test_images_stay_images_of_the_same_labels(name: str) -> None:
+def test_images_stay_images_of_the_same_labels_or_of_weights_that_sum_to_one(name: str) -> None:
     out = transformed(name, three())
     assert (out.images.shape, out.images.dtype) == (three().images.shape, torch.float32)
     assert bool(((out.images >= 0) & (out.images <= 1)).all())
-    assert torch.equal(out.labels, three().labels)
     assert not out.images.requires_grad
+    if out.labels.dim() == 1:
+        assert torch.equal(out.labels, three().labels)
+    else:
+        assert bool((out.labels >= 0).all())
+        assert torch.allclose(out.labels.sum(1), torch.ones(3))
 
 
 @on_images
@@ -104,3 +109,34 @@ def test_the_images_that_were_given_are_left_alone(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(of_kind(DataDefense)) & set(NO_OP)))
 def test_images_without_strength_are_those_given(name: str) -> None:
     assert torch.equal(transformed(name, three(), options=NO_OP[name]).images, three().images)
+
+
+def wrapped(name: str, model: nn.Module, seed: int = 0) -> nn.Module:
+    defense = made(name)
+    assert isinstance(defense, ModelDefense)
+    return defense.wrap(model, derive(seed))
+
+
+@in_models
+def test_a_model_is_another_with_the_same_outputs_shape_and_the_given_one_is_left_alone(
+    name: str, model: nn.Module
+) -> None:
+    before, answers = copy.deepcopy(model.state_dict()), model(three().images)
+    net = wrapped(name, model)
+    assert net(three().images).shape == answers.shape
+    assert list(net.state_dict()) != list(before)
+    with torch.no_grad():
+        next(net.parameters()).zero_()
+    assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+    assert torch.equal(model(three().images), answers)
+
+
+@in_models
+def test_a_models_weights_are_a_function_of_the_seed_alone(name: str, model: nn.Module) -> None:
+    torch.manual_seed(1)
+    first, expected = wrapped(name, model, 5).state_dict(), torch.rand(1)
+    again, other = wrapped(name, model, 5).state_dict(), wrapped(name, model, 6).state_dict()
+    assert all(torch.equal(t, again[k]) for k, t in first.items())
+    assert any(not torch.equal(t, other[k]) for k, t in first.items())
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), expected)

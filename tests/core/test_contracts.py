@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from fl_sim.core.contracts import Attack, Defense, Dense, Protected
+from fl_sim.core.codec import Dense
+from fl_sim.core.contracts import Attack, Defense, Protected
 from fl_sim.core.density import Interval
 from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
@@ -46,7 +47,7 @@ class Needy(Attack):
 GRANTED = Knowledge(labels=torch.tensor([2]), defense_level=DefenseKnowledge.PARAMETERS)
 WITHHELD: dict[str, Callable[[Observation], Observation]] = {
     "labels": lambda seen: replace(seen, knowledge=replace(GRANTED, labels=None)),
-    "defense": lambda seen: replace(seen, knowledge=replace(GRANTED, defense_level=DefenseKnowledge.KIND)),
+    "defense": lambda seen: replace(seen, knowledge=replace(GRANTED, defense_level=DefenseKnowledge.UNKNOWN)),
     "protocol": lambda seen: replace(seen, knowledge=GRANTED, protocol=None),
 }
 

@@ -9,14 +9,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from defenses.dpsgd import DpSgd
-from fl_sim import models
 from fl_sim.core.density import Normal
 from fl_sim.core.seeds import derive
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat, global_norm, subtract
-from fl_sim.core.types import Batch, Tensors
-from fl_sim.training.local import State, gradient, state_of
-from tests.conftest import TASK
+from fl_sim.core.types import Batch, Protocol, Tensors
+from fl_sim.training.local import Gradient, State, gradient, local_update, state_of
+from tests.conftest import TASK, precoded
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_without_noise_and_bound_it_is_the_plain_gradient(model: nn.Module, thre
 
 
 def test_each_example_is_computed_with_its_own_draw(three: Batch) -> None:
-    net = models.build("mlp", TASK, 0, widths=[16], bottleneck=4)
+    net = precoded(16, 4)
     state = state_of(net)
     state = state._replace(buffers={**state.buffers, **draw_noise(net, 3, derive(1))})
     trees = singles(net, state, three)
@@ -127,3 +126,21 @@ def test_trials_are_joined_each_for_itself_and_differentiably() -> None:
         return tuple(defense.join({"w": w, "b": b}).values())
 
     assert torch.autograd.gradcheck(values, [t.requires_grad_() for t in trials.values()])
+
+
+def test_an_empty_poisson_sample_is_noise_alone_over_the_size_expected(model: nn.Module) -> None:
+    """One image, drawn once in a hundred times: what is sent is learning rate times noise."""
+    protocol = Protocol(mode="fedavg", batch_size=1, learning_rate=0.5, sampling="poisson")
+    batch = Batch(torch.rand(100, *TASK.image_shape, generator=derive(0)), torch.zeros(100, dtype=torch.int64))
+    nothing = Batch(batch.images[:0], batch.labels[:0])
+    defense, rng, state = DpSgd(clip=2.0, noise_multiplier=3.0), derive(1), state_of(model)
+
+    def rule(net: nn.Module, at: State, part: Batch) -> Gradient:
+        return gradient(net, at, part)._replace(tree=defense.gradient(net, at.weights, at.buffers, part, rng))
+
+    steps = protocol.steps(100)
+    update, _ = local_update(model, state, batch, protocol, derive(2), rule)
+    spread = flat(update.delta).std().item()
+    assert spread == pytest.approx(0.5 * math.sqrt(steps) * 6.0, rel=0.1)
+    alone = flat(defense.gradient(model, state.weights, state.buffers, nothing, derive(3)))
+    assert stats.kstest(alone.numpy(), stats.norm(scale=6.0).cdf).pvalue > 0.01

@@ -1,5 +1,6 @@
 """Which stacks are private, and how much one record or one client can move beside the noise."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from defenses.noise import Gaussian, Laplace
-from defenses.privacy import guarantee
+from defenses.privacy import Guarantee, central, guarantee
 from defenses.quantization import Quantize
 from defenses.sparsification import TopK
 from fl_sim.core.contracts import AnyDefense
@@ -34,7 +35,7 @@ SGD, LOCAL = Protocol(batch_size=4), Protocol(mode="fedavg", batch_size=4, local
     ids=str,
 )
 def test_private(stack: tuple[AnyDefense, ...], protocol: Protocol, expected: tuple[str, float, int]) -> None:
-    found = guarantee(stack, protocol)
+    found = guarantee(stack, protocol, 40)
     assert found is not None
     assert (found.protects, found.multiplier, found.steps) == expected
 
@@ -55,11 +56,23 @@ def test_private(stack: tuple[AnyDefense, ...], protocol: Protocol, expected: tu
     ids=str,
 )
 def test_not_private(stack: tuple[AnyDefense, ...]) -> None:
-    assert guarantee(stack, SGD) is None
+    assert guarantee(stack, SGD, 40) is None
+
+
+def test_a_record_may_be_in_every_poisson_sample() -> None:
+    found = guarantee((DpSgd(clip=1.0, noise_multiplier=0.7),), replace(LOCAL, sampling="poisson"), 41)
+    assert found == Guarantee("record", 0.7, steps=3 * 10, rate=4 / 41)
+    assert guarantee((CLIP, NOISE), replace(LOCAL, sampling="poisson"), 41) == Guarantee("client", 0.25, 1)
+
+
+def test_a_server_that_adds_the_noise_protects_from_others_alone() -> None:
+    """An exchanged client moves the sum of clipped updates by two clips, and the noise is one times as many."""
+    assert central(3.0) == Guarantee("client", 1.5, 1, against="model")
+    assert central(0.0) is None
 
 
 def test_batch_statistics_are_not_covered() -> None:
-    assert guarantee((CLIP, NOISE), Protocol(batch_size=4, batchnorm="train")) is None
+    assert guarantee((CLIP, NOISE), Protocol(batch_size=4, batchnorm="train"), 40) is None
 
 
 def test_a_record_moves_the_sum_by_the_clip_at_most_and_noise_is_as_many_times_that(model: nn.Module) -> None:

@@ -56,7 +56,7 @@ def looped(features: Tensor, pixels: Tensor) -> Tensor:
 
 NETWORKS: Mapping[str, dict[str, object]] = {
     "softmax": {},
-    "mlp": {"widths": [30], "bottleneck": 5},
+    "mlp": {"widths": [30, 20]},
     "lenet": {},
     "cnn": {},
     "convnet": {"width": 4},

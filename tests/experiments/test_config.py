@@ -81,7 +81,7 @@ def test_a_study_that_was_written_out_reads_the_same(study_file: Write) -> None:
         (SMALL, ["federation.batch_size=300"], "at most 256 images in an update that is attacked, got 300"),
         (SMALL, ["federation.mode=fedavg"], "at most 256 images .* set data.per_client"),
         (SMALL, ["federation.clients=3000"], "3000 clients cannot share 1437 images"),
-        (SMALL, ["attack=bayes"], 'attack bayes: .* needs to know defense.*set defense = "parameters"'),
+        (SMALL, ["attack=bayes"], 'attack bayes: .* needs to know defense.*set defense = "kind"'),
         (SMALL, ["model=cnn"], r"attack ratio: .*first layer that is Linear\(64, .*softmax or mlp"),
         (SMALL, ["model=mlp", "attack=grad_inversion"], "attack grad_inversion: .*batch norm.*resnet18 or convnet"),
         (SMALL, ["model=lenet", "attack=r_gap", "federation.batch_size=2"], "attack r_gap: .*batch_size = 1"),

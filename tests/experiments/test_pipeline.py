@@ -17,9 +17,10 @@ from experiments.pipeline import Run
 from experiments.present import present
 from experiments.watch import Silent
 from fl_sim.core.errors import ConfigError, StoreError
-from fl_sim.core.types import Reconstruction
-from fl_sim.runtime.cells import Key
+from fl_sim.core.types import Observation, Reconstruction
+from fl_sim.runtime.cells import CellStore, Key
 from fl_sim.runtime.store import RunStore
+from fl_sim.training.local import State
 from tests.experiments.studies import TINY
 
 Records = Mapping[tuple[str, str, int, int], dict[str, Any]]
@@ -116,6 +117,47 @@ def test_a_finished_run_does_nothing_again(done: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("experiments.simulate.train", lambda *_: pytest.fail("a finished round was run again"))
     run_tiny(done)
     assert (done / "records.jsonl").read_bytes() == before
+
+
+def test_attacks_go_on_without_reading_what_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    run = run_tiny(folder, TINY.replace("[evaluation]", "[runtime]\ntogether = 1\n[evaluation]"))
+    read: list[Key] = []
+    seen = CellStore._seen
+
+    def noted(place: CellStore, key: Key, sent: State) -> Observation:
+        read.append(key)
+        return seen(place, key, sent)
+
+    monkeypatch.setattr(CellStore, "_seen", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_ray", lambda _: pytest.fail("Ray was started for nothing"))
+        run.attack(Silent())
+    assert read == []
+    (run.store.cell("defense=none").path / "reconstructions" / "ratio" / "r0002-c0001.safetensors").unlink()
+    run.attack(Silent())
+    assert read == [Key(2, 1)]
+    assert run.finished()
+
+
+def test_a_round_counts_once_its_observations_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = CellStore.save_observation
+
+    def full(place: CellStore, seen: Observation) -> None:
+        if (seen.round, seen.client) == (2, 0):
+            raise OSError("disk full")
+        save(place, seen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CellStore, "save_observation", full)
+        with pytest.raises(OSError, match="disk full"):
+            run_tiny(tmp_path / "run")
+    place = RunStore(tmp_path / "run").cell("defense=none")
+    assert place.observation_keys() == [Key(1, 0), Key(1, 1)]
+    assert place.rounds_done() == 1
+    run_tiny(tmp_path / "run")
+    run_tiny(tmp_path / "whole")
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
 
 
 def test_observations_of_a_round_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from defenses.privacy import Guarantee
-from experiments.report import ReportInput, markdown, render, summarise
+from experiments.report import ReportInput, markdown, render, summarise, units
 from experiments.report.answer import findings
 from fl_sim.metrics.accounting import DELTA, epsilon
 from tests.experiments import synthetic
@@ -124,9 +124,10 @@ def test_epsilon_counts_every_round_in_which_the_server_saw_a_client() -> None:
     own = {cell["name"]: Guarantee("record", 2.0, 3) for cell in WHOLE.cells if cell["defense"] == GAUSSIAN}
     report = replace(WHOLE, guarantees=own)
     found = row(report, GAUSSIAN, "fast")["epsilon"]
-    assert found == {"protects": "record", "delta": DELTA, "most": epsilon(2.0, 30)}
+    assert found == {"protects": "record", "against": "server", "delta": DELTA, "most": epsilon(2.0, 30)}
     assert row(report, "none", "fast")["epsilon"] is None
-    said = f"Epsilon {found['most']:.3g} a record at delta 1e-05"
+    said = units.privacy(found)
+    assert said == "Epsilon 14.9 a record at delta 1e-05", "14.83, an upper bound, is not rounded down"
     assert said in render(report)
     assert said in markdown(report)
     faint = replace(WHOLE, guarantees={name: Guarantee("client", 1e-9, 1) for name in own})

@@ -10,7 +10,7 @@ from attacks.likelihoods import informs
 from defenses import DEFENSES
 from defenses.sparsification import TopK
 from fl_sim.core.contracts import Defense
-from fl_sim.core.errors import FlSimError
+from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat
 from fl_sim.core.types import Observation, Protocol, Update
@@ -63,6 +63,32 @@ def test_with_it_training_arrives_where_it_does_not_without(feedback: bool, reac
                 sent.append(defense.protect(update, derive(0)).update.delta["x"])
         x = x - 0.05 * torch.stack(sent).mean(0)
     assert bool((x - torch.tensor([0.0, 1.0])).abs().max() < 0.3) is reached
+
+
+@pytest.mark.parametrize(
+    "defense", [made("topk", keep=0.1), made("signsgd"), made("powersgd", rank=1), made("quantize", bits=2)], ids=repr
+)
+def test_what_is_owed_does_not_grow_without_end(defense: Defense, tmp_path: Path) -> None:
+    memory, norms = Residuals(tmp_path), []
+    for round_ in range(1, 61):
+        update = Update(delta={"w": torch.randn(20, 20, generator=derive(0, round_))}, num_examples=1)
+        fed_back(defense, update, derive(1, round_), memory, (0, 0, round_))
+        norms.append(flat(memory.before(0, 0, round_ + 1)).norm().item())
+    assert max(norms[40:]) < 1.2 * max(norms[20:40]) < 400
+
+
+def test_stochastic_rounding_may_not_feed_back() -> None:
+    with pytest.raises(ConfigError, match="nearest"):
+        made("quantize", bits=2, rounding="stochastic")
+
+
+def test_an_update_that_is_no_number_is_not_sent_and_not_kept(tmp_path: Path) -> None:
+    memory = Residuals(tmp_path)
+    fed_back(made("topk", keep=0.5), Update(delta={"x": torch.ones(4)}, num_examples=1), derive(0), memory, (0, 0, 1))
+    broken = Update(delta={"x": torch.tensor([1.0, torch.nan, 1.0, 1.0])}, num_examples=1)
+    with pytest.raises(FlSimError, match="finite"):
+        fed_back(made("topk", keep=0.5), broken, derive(0), memory, (0, 0, 2))
+    assert bool(memory.before(0, 0, 3)["x"].isfinite().all())
 
 
 def test_it_needs_a_place_for_what_is_left() -> None:

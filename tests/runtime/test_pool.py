@@ -1,13 +1,18 @@
 """The pool with and without Ray. Its jobs are functions of this module, so that actors can import them."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from fl_sim.runtime.parcels import Packer, unpacked
 from fl_sim.runtime.pool import Failure, InlinePool, RayPool, RaySession
 
 
@@ -54,6 +59,10 @@ def test_what_fails_together_is_tried_alone() -> None:
         pool.submit(job)
     failed = Failure("ValueError: -1")
     assert found == {(1, 2): 3, (3,): 3, (-1,): failed, (4,): 4}
+
+
+def summed(job: tuple[str, Tensor, Tensor]) -> float:
+    return float(job[1].sum() + job[2].sum())
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +124,39 @@ class TestRay:
         assert "died 2 times" in str(found[jobs[1]])
         assert found[jobs[2]] == Failure("timeout: took more than 4 s")
         assert found[jobs[3]] == "rest"
+
+    def test_large_tensors_are_sent_once_and_arrive_as_they_were(
+        self, ray: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put, sent = sys.modules["ray"].put, list[int]()
+
+        def counted(value: Any) -> Any:
+            sent.append(value.nbytes)
+            return put(value)
+
+        monkeypatch.setattr("ray.put", counted)
+        weights, small = torch.randn(200, 300), torch.arange(3.0)
+        odd = [torch.randn(300, 200).T, torch.randn(40_000, dtype=torch.bfloat16), torch.arange(40_000)]
+        pack = Packer()
+        for job in ((weights, weights, small), (small, weights, *odd)):
+            parcel = pack(job)
+            assert len(parcel.content) < 600_000
+            assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(unpacked(parcel), job, strict=True))
+        assert sent == [240_000, 240_000]
+        found: dict[str, float | Failure] = {}
+        pool = RayPool(summed, lambda job, result: found.update({job[0]: result}), actors=2)
+        for name in "abc":
+            pool.submit((name, weights, small))
+        pool.drain()
+        assert found == dict.fromkeys("abc", summed(("", weights, small)))
+        assert sent == [240_000] * 3
+
+    def test_what_nobody_holds_leaves_the_store(self, ray: None) -> None:
+        pack, tensor = Packer(), torch.randn(200, 300)
+        pack(tensor)
+        assert len(pack._stored) == 1
+        del tensor
+        assert len(pack._stored) == 0
 
     def test_a_broken_consumer_is_not_silent(self, ray: None) -> None:
         def broken(job: int, result: int | Failure) -> None:

@@ -17,9 +17,11 @@ def test_a_round_finds_what_the_last_one_before_it_left(tmp_path: Path) -> None:
     assert kept.before(0, 0, 13) == kept.before(1, 1, 13) == {}  # of another defense, of another client
 
 
-def test_only_two_rounds_are_kept(tmp_path: Path) -> None:
+def test_only_three_rounds_are_kept(tmp_path: Path) -> None:
+    """A round is run again while the checkpoint before it is the last one, or the one before that."""
     kept = Residuals(tmp_path)
-    for round_ in (1, 2, 3):
+    for round_ in (1, 2, 3, 4):
         kept.keep(0, 0, round_, {"w": torch.zeros(1)})
     kept.keep(1, 0, 1, {"w": torch.zeros(1)})
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["c0000-d0-r0002", "c0000-d0-r0003", "c0001-d0-r0001"]
+    left = ["c0000-d0-r0002", "c0000-d0-r0003", "c0000-d0-r0004", "c0001-d0-r0001"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == left

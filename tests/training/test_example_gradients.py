@@ -9,6 +9,7 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.types import Batch, Protocol, Task, Tensors
 from fl_sim.training.local import Gradient, State, example_gradients, gradient, local_update, state_of
+from tests.conftest import DRAW, precoded
 
 GREY = Task(image_shape=(1, 8, 8), classes=10, mean=(0.3,), std=(0.35,))
 COLOUR = Task(image_shape=(3, 32, 32), classes=10, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -57,7 +58,7 @@ def test_running_statistics_are_used_and_shared() -> None:
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_each_example_has_its_own_draw(number: int) -> None:
-    net = models.build("mlp", GREY, 0, widths=[16], bottleneck=5)
+    net = precoded(16, 5, GREY)
     batch, state, drawn = draw(GREY, number), state_of(net), draw_noise(net, number, derive(1))
     found = example_gradients(net, State(state.weights, {**state.buffers, **drawn}), batch)
     assert largest_difference(found, one_by_one(net, state, batch, drawn)) < 1e-6
@@ -71,7 +72,7 @@ def test_each_example_has_its_own_draw(number: int) -> None:
     "protocol", [Protocol(batch_size=4), Protocol(mode="fedavg", batch_size=2, local_epochs=2)], ids=lambda p: p.mode
 )
 def test_a_client_draws_anew_for_each_image_and_step_and_sends_none_of_it(protocol: Protocol) -> None:
-    net, batch = models.build("mlp", GREY, 0, widths=[16], bottleneck=5), draw(GREY, 4)
+    net, batch = precoded(16, 5, GREY), draw(GREY, 4)
     used: list[Tensors] = []
 
     def spying(model: nn.Module, state: State, part: Batch) -> Gradient:
@@ -84,8 +85,8 @@ def test_a_client_draws_anew_for_each_image_and_step_and_sends_none_of_it(protoc
     first, again, other = run(0), run(0), run(1)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
-    rows = torch.cat([z["net.bottleneck.noise.draw"] for z in used[: len(used) // 3]])
+    rows = torch.cat([z[DRAW] for z in used[: len(used) // 3]])
     assert rows.shape == (4 if protocol.mode == "fedsgd" else 8, 5)
     assert len(torch.unique(rows, dim=0)) == len(rows)
     assert state_of(net).buffers == {}
-    assert torch.equal(net.get_buffer("net.bottleneck.noise.draw"), torch.zeros(1, 5))
+    assert torch.equal(net.get_buffer(DRAW), torch.zeros(1, 5))

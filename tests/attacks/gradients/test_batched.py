@@ -1,12 +1,16 @@
 """The fast way to gradients against the slow one: equal for models it knows, refused for the others."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.gradients import Batched, Factors, Guess, Looped, Tree, dense, fastest, products
+from defenses.precode import Precode
 from fl_sim import models
+from fl_sim.core.seeds import derive
 from fl_sim.core.stochastic import draw_noise
 from fl_sim.core.trees import flat
 from fl_sim.core.types import Task
@@ -24,6 +28,11 @@ def guess_of(
     labels = torch.randint(0, task.classes, (trials, examples), generator=rng)
     noise = draw_noise(model, trials * examples, rng)
     return Guess(images, labels, {k: z.to(dtype).view(trials, examples, -1) for k, z in noise.items()})
+
+
+def behind_precode(_: str, task: Task, seed: int, **options: Any) -> nn.Module:
+    """A model that draws, and whose loss is more than cross-entropy."""
+    return Precode(kl=0.1, **options).wrap(models.build("cnn", task, seed), derive(seed))
 
 
 def slope(tree: Tree, guess: Guess) -> Tensor:
@@ -48,12 +57,13 @@ def largest(a: Tensor, b: Tensor) -> float:
         ("convnet", TASK, {"width": 4}),
         ("convnet", LARGE, {"width": 64}),
         ("resnet18", TASK, {"width": 8}),
-        ("mlp", TASK, {"widths": (12, 8), "bottleneck": 4, "dropout": 0.3}),
+        ("mlp", TASK, {"widths": (12, 8), "dropout": 0.3}),
         ("softmax", TASK, {}),
+        ("precode", TASK, {"width": 4}),
     ],
 )
 def test_gradients_and_their_slopes_are_the_reference_s(name: str, task: Task, options: dict[str, object]) -> None:
-    model = models.build(name, task, 3, **options).double().eval()
+    model = (behind_precode if name == "precode" else models.build)(name, task, 3, **options).double().eval()
     state = state_of(model)
     batched, looped = Batched.of(model, state), Looped(model, state)
     assert batched is not None

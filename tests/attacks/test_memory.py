@@ -1,0 +1,51 @@
+"""A batch that would not fit is refused before it is begun, and halved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attacks import ATTACKS, memory
+from attacks.posterior import PosteriorSearch
+from fl_sim.core.seeds import derive
+from fl_sim.core.types import Observation
+from tests.attacks.test_together import net, observations
+
+
+def test_what_a_step_keeps_is_counted_once() -> None:
+    x = torch.rand(1000, requires_grad=True)
+    assert memory.kept_by(x.exp) == 4000  # its result
+    assert memory.kept_by(lambda: (y := x.exp()) * y) == 4000  # the same, three times
+    assert memory.kept_by(lambda: x.exp().exp()) == 8000
+    assert memory.kept_by(lambda: x.detach().exp()) == 0
+
+
+@pytest.mark.parametrize(("fitting", "sizes"), [(3, [3]), (2, [3, 1, 2]), (0, [3, 1, 2, 1, 1])])
+def test_as_many_are_searched_together_as_fit(fitting: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tried = net(), list[int]()
+    seen, attack = observations(model), ATTACKS["inverting_gradients"](steps=4)
+    expected = attack.batched(seen, model, [derive(one.client) for one in seen])
+    searched = PosteriorSearch._search_all
+
+    def counted(self: PosteriorSearch, some: Sequence[Observation], *args: Any, **options: Any) -> Any:
+        tried.append(len(some))
+        return searched(self, some, *args, **options)
+
+    monkeypatch.setattr(PosteriorSearch, "_search_all", counted)
+    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
+    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * fitting)
+    found = attack.batched(seen, model, [derive(one.client) for one in seen])
+    assert tried == sizes
+    assert all((a.images - b.images).abs().max() < 1e-3 for a, b in zip(expected, found, strict=True))
+
+
+def test_a_container_has_what_its_group_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    everything = memory.free("cpu")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (memory.free("cpu") is None) == (everything is None)
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert memory.free("cpu") == 300

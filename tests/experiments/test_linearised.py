@@ -1,0 +1,93 @@
+"""Stochastic Lanczos quadrature against the Jacobian written out."""
+
+from functools import partial
+from math import log10
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from defenses.dpsgd import DpSgd
+from defenses.sparsification import RandomPrune
+from experiments.linearised import Signal, lanczos, spectrum
+from fl_sim.core.seeds import derive
+from fl_sim.core.types import Batch, Protocol
+from tests.conftest import TASK
+
+FEDAVG = Protocol(mode="fedavg", batch_size=1, local_epochs=2, momentum=0.5)
+STD = TASK.std[0]
+
+
+def images(count: int) -> Batch:
+    return Batch(torch.rand(count, *TASK.image_shape, generator=derive(0, "images")), torch.arange(count))
+
+
+def posterior(signal: Signal, batch: Batch, std: float) -> Tensor:
+    """Covariance on [0, 1] that the linearised posterior has, its Jacobian by central differences."""
+    signal, pixels = signal._replace(model=signal.model.double()), batch.images.double().flatten()
+
+    def moved(place: int, by: float) -> Tensor:
+        there = pixels.clone()
+        there[place] += by
+        return signal(Batch(there.view(batch.images.shape), batch.labels)).detach()
+
+    columns = [(moved(i, 1e-5) - moved(i, -1e-5)) / 2e-5 for i in range(len(pixels))]
+    jacobian = STD * torch.stack(columns, 1)
+    return STD**2 * (jacobian.T @ jacobian / std**2 + torch.eye(len(pixels))).inverse()
+
+
+def seen_by_probe(covariance: Tensor, place: int = 0) -> float:
+    signs = torch.randint(2, (len(covariance),), generator=derive(0, "signs", place)) * 2.0 - 1
+    return float(signs.double() @ covariance @ signs.double()) / len(covariance)
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        partial(Signal, protocol=Protocol()),
+        partial(Signal, protocol=Protocol(batch_size=2), join=DpSgd(clip=1.0, noise_multiplier=1.0)),
+        partial(Signal, protocol=Protocol(batch_size=2), before=(RandomPrune(rate=0.5),)),
+        partial(Signal, protocol=FEDAVG),
+    ],
+    ids=["plain", "dpsgd", "pruned", "fedavg"],
+)
+def test_a_probe_sees_the_covariance_of_whatever_comes_before_the_noise(
+    signal: partial[Signal], model: nn.Module
+) -> None:
+    batch = images(2 if signal.keywords["protocol"].batch_size == 2 else 1)
+    found = spectrum(signal(model), batch, TASK, steps=128)
+    for std in (1e-3, 0.05, 1.0):
+        expected = seen_by_probe(posterior(signal(model), batch, std))
+        assert 10 ** (-found.psnr(std) / 10) == pytest.approx(expected, rel=1e-3)
+
+
+def test_probes_come_to_the_trace_on_average(model: nn.Module) -> None:
+    covariance = posterior(Signal(model, Protocol()), images(1), 0.05)
+    found = sum(seen_by_probe(covariance, place) for place in range(400)) / 400
+    assert found == pytest.approx(covariance.trace().item() / 64, rel=0.05)
+
+
+def test_an_unknown_mask_is_worth_at_most_the_entries_that_it_leaves_on_average(model: nn.Module) -> None:
+    """``(1 - rate) J^T J``: as loud a noise, over the root of what is kept."""
+    pruned = spectrum(Signal(model, Protocol(), before=(RandomPrune(rate=0.75),)), images(1), TASK)
+    whole = spectrum(Signal(model, Protocol()), images(1), TASK)
+    assert pruned.psnr(0.05) == pytest.approx(whole.psnr(0.1))
+
+
+def test_few_steps_promise_too_much_and_all_are_exact() -> None:
+    root = torch.randn(12, 12, generator=derive(0), dtype=torch.float64)
+    matrix, start = root @ root.T, torch.randn(12, generator=derive(1), dtype=torch.float64)
+    exact = (start @ (matrix + torch.eye(12)).inverse() @ start / start.square().sum()).item()
+    sums = [(w / (n + 1)).sum().item() for n, w in (lanczos(lambda v: matrix @ v, start, k) for k in range(1, 13))]
+    assert sums == sorted(sums)
+    assert sums[1] < 0.9 * exact
+    assert sums[-1] == pytest.approx(exact, rel=1e-9)
+
+
+def test_a_matrix_of_zeros_ends_at_once() -> None:
+    nodes, weights = lanczos(torch.zeros_like, torch.ones(5), 5)
+    assert (nodes.tolist(), weights.tolist()) == ([0.0], [1.0])
+
+
+def test_endless_noise_leaves_the_mean_colour(model: nn.Module) -> None:
+    assert spectrum(Signal(model, Protocol()), images(1), TASK).psnr(1e9) == pytest.approx(-10 * log10(STD**2))
