@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import click
 import typer
@@ -103,29 +103,60 @@ def report(folder: Folder, data_dir: DataDir = None) -> None:
 
 @app.command("train-prior")
 def train_prior(
-    kind: Annotated[Literal["gaussian", "mixture", "vae"], typer.Option(help="Gaussians have full covariances.")],
+    kind: Annotated[
+        Literal["gaussian", "mixture", "vae", "gan", "decoder", "vaegan"],
+        typer.Option(
+            help="Densities (vae: fully connected, its bound), or convolutional generators: a GAN, the decoder "
+            "of a conditional VAE, or both at once."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write, *.safetensors.")],
-    data: Annotated[str, typer.Option(help="A data set; its test split is fitted to, which no client holds.")],
+    data: Annotated[str, typer.Option(help="A data set.")],
     data_dir: DataDir = None,
     path: Annotated[str | None, typer.Option(help="Your own images, for npz and folder.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="As data.image_size of the study.")] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help='Images that no client holds: test, train (for studies with data.split = "test"), or a '
+            "slice, train[:50000]."
+        ),
+    ] = "test",
     images: Annotated[int | None, typer.Option(min=1, help="Most images to use, a tenth of them to validate.")] = None,
     components: Annotated[int, typer.Option(min=1, help="Of a mixture.")] = 10,
-    epochs: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 50,
-    latents: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a VAE or a generator.")] = 50,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Of a generator's training: no further epoch is begun after.")
+    ] = None,
+    latents: Annotated[int | None, typer.Option(min=1, help="Of a VAE (20) or a generator (64).")] = None,
     hidden: Annotated[int, typer.Option(min=1, help="Width of a VAE's hidden layers.")] = 500,
     decoder_std: Annotated[str, typer.Option(help="Of a VAE: shared or pixel (both learned), or a number.")] = "shared",
+    architecture: Annotated[
+        Literal["staged", "dcgan"], typer.Option(help="Of a generator; dcgan knows no classes.")
+    ] = "staged",
+    width: Annotated[int, typer.Option(min=1, help="Channels of a generator.")] = 64,
+    samples: Annotated[
+        Path | None, typer.Option(help="Picture of a generator's samples, *.png; beside the file where not given.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Leave a generator's checkpoint: train from the start.")
+    ] = False,
     seed: int = 0,
     json: AsJson = False,
 ) -> None:
-    """Fit a prior to public images: a Gaussian, a mixture or a VAE in a file that attacks read."""
-    from experiments.fitting import Autoencoder
-    from experiments.priors import Order, command, parse_std
+    """Fit a prior to public images, in a file that attacks read; an interrupted generator goes on where it was."""
+    from experiments import commands
     from fl_sim.data import Source
 
     source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
-    vae = Autoencoder(latents=latents, hidden=hidden, decoder_std=parse_std(decoder_std), epochs=epochs)
-    command(Order(kind, source, images, components, vae, seed, out), json=json)
+    shared: dict[str, Any] = {"epochs": epochs, "latents": latents, "json": json}
+    if kind in {"gaussian", "mixture", "vae"}:
+        vae = {"hidden": hidden, "decoder_std": decoder_std}
+        commands.train_density(kind, source, split, images, seed, out, components=components, **vae, **shared)
+    else:
+        network = {"architecture": architecture, "width": width}
+        where = {"samples": samples, "fresh": fresh, "minutes": minutes}
+        commands.train_generator(kind, source, split, images, seed, out, **network, **where, **shared)
 
 
 @app.command()

@@ -94,7 +94,7 @@ class ClientData:
     def public(self, limit: int | None = None) -> Batch:
         """Images no client trains on: all, or a random ``limit`` of them, the same for every call.
 
-        First images of the clients' split that nobody holds, then of the other, from the other end than :meth:`test` takes them.
+        First those of the clients' split that nobody holds, then the other's, from the other end than :meth:`test`.
         """
         data = self.dataset()
         free = torch.ones(len(data.train.labels), dtype=torch.bool)
