@@ -2,14 +2,17 @@
 
 import io
 import json as json_
+import shlex
 import time
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.text import Text
+from torch.nn.functional import pad
 
 from attacks.generators import About, Generator
 from experiments.commands.shell import err, out
@@ -25,7 +28,7 @@ from fl_sim.runtime import files
 from fl_sim.training.local import single_threaded
 
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 1000
-_COLUMNS, _MOST_ROWS, _LEAST_SIDE = 10, 10, 320  # samples a row, rows, pixels of the picture
+_COLUMNS, _ROWS, _LEAST_SIDE = 10, 10, 500  # samples a row, rows, pixels of the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,14 @@ class Order:
     @property
     def picture(self) -> Path:
         return self.samples or self.out.with_suffix(".png")
+
+    def command(self, epochs: int) -> str:
+        """What makes the same file after ``epochs``."""
+        source, recipe = self.source, self.recipe
+        images = {"data": source.name, "path": source.path, "image-size": source.image_size, "split": self.split}
+        given = {**images, "images": self.images, **asdict(recipe), "epochs": epochs, "out": self.out.name}
+        options = [(f"--{name}", str(value)) for name, value in given.items() if value is not None]
+        return shlex.join(["fl-sim", "train-prior", *chain.from_iterable(options)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +207,7 @@ class Run:
             data=self.data.name,
             origin=self.data.origin,
             figures=found,
-            made={**kept, **trained, "versions": versions()},
+            made={**kept, **trained, "command": self.order.command(self.training.epochs), "versions": versions()},
         )
 
 
@@ -204,15 +215,14 @@ def picture(generator: Generator, classes: int, seed: int) -> bytes:
     """A PNG of samples: a row for each of the first classes, where there are any, enlarged to whole multiples."""
     from PIL import Image
 
-    rows = (
-        torch.arange(_MOST_ROWS) % max(classes, 1) if generator.classes else torch.zeros(_MOST_ROWS, dtype=torch.long)
-    )
+    rows = torch.arange(_ROWS) % max(classes, 1) if generator.classes else torch.zeros(_ROWS, dtype=torch.long)
     condition = one_hot(rows.repeat_interleave(_COLUMNS), max(classes, 1))
     with torch.no_grad():
         images = generator(generator.start(len(condition), condition, derive(seed, "generator", "samples")))
-    channels, height, width = generator.image_shape
-    grid = images.view(_MOST_ROWS, _COLUMNS, channels, height, width).permute(0, 3, 1, 4, 2)
-    pixels = (grid.reshape(_MOST_ROWS * height, _COLUMNS * width, channels) * 255).round().to(torch.uint8).numpy()
+    tiles = pad(images, (0, 1, 0, 1), value=0.5)  # a grey line between
+    channels, height, width = tiles.shape[1:]
+    grid = tiles.view(_ROWS, _COLUMNS, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = (grid.reshape(_ROWS * height, _COLUMNS * width, channels) * 255).round().to(torch.uint8).numpy()
     scale = -(-_LEAST_SIDE // (_COLUMNS * width))
     whole = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     buffer = io.BytesIO()

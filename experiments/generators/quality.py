@@ -18,7 +18,7 @@ from fl_sim.metrics.image import psnr
 REACHED, STARTS, STEPS = 32, 4, 200  # images, latents that each is searched from, steps of Adam
 _STEP_SIZE = 0.1
 _CLASSIFIER_WIDTH, _CLASSIFIER_STEPS, _BATCH = 16, 1000, 64
-_DRAWN = 1000  # samples of which classes and features are taken
+_DRAWN = 1000  # samples, at most, of which classes and features are taken
 _CHUNK = 250
 
 
@@ -44,8 +44,9 @@ def figures(
     ``reach_psnr``: mean PSNR in dB of the held-out images to which a latent was fitted, see :func:`reach`;
     ``reach_psnr_error``: its standard error. ``frechet``: :func:`frechet` of drawn and held-out images, in the features
     of a small classifier trained on half the images that the generator was trained on; ``frechet_real``: of the other
-    half and held-out images, for scale. ``class_agreement``: share of drawn images that the classifier takes for the
-    class asked for, where there are classes; ``classifier_accuracy``: of held-out images for their class.
+    half instead, as many images of the same classes, for scale. ``class_agreement``: share of drawn images that the
+    classifier takes for the class asked for, where there are classes; ``classifier_accuracy``: its share of held-out
+    images taken for what they are.
 
     Args:
         tick: Called after each of ``STEPS`` steps of the search, and once after the rest.
@@ -87,12 +88,11 @@ def _classified(generator: Generator, train: Split, held: Held, seed: int) -> di
     classes = held.conditions.shape[1]
     half = len(train.labels) // 2  # the order of images means nothing
     classifier = _classifier(Split(*(t[:half] for t in train)), classes, seed)
-    rng = derive(seed, "generator", "figures")
-    asked = held.conditions[torch.randint(len(held.images), (_DRAWN,), generator=rng)]
-    others = to_unit(train.images[half:][:_DRAWN])
+    others = Held.of(Split(*(t[half : half + _DRAWN] for t in train)), classes)
+    rng, asked = derive(seed, "generator", "figures"), others.conditions
     with torch.no_grad():
-        drawn = torch.cat([generator(generator.start(len(part), part, rng)) for part in asked.split(_CHUNK)])
-        features = [classifier.trunk(images) for images in (drawn, held.images, others)]
+        drawn = torch.cat([generator(generator.start(len(part), part, rng)) for part in torch.split(asked, _CHUNK)])
+        features = [classifier.trunk(images) for images in (drawn, held.images, others.images)]
         made, real, unseen = (f.double() for f in features)
         answers, right = (classifier.head(f).argmax(1) for f in features[:2])
     agreement = {"class_agreement": (answers == asked.argmax(1)).double().mean().item()} if generator.classes else {}
@@ -127,4 +127,5 @@ def frechet(some: Tensor, others: Tensor) -> float:
     """
     roots = torch.linalg.eigvals(some.T.cov() @ others.T.cov()).real.clamp_min(0).sqrt().sum()
     spread = some.T.cov().trace() + others.T.cov().trace() - 2 * roots
-    return ((some.mean(0) - others.mean(0)).square().sum() + spread).item()
+    distance: Tensor = (some.mean(0) - others.mean(0)).square().sum() + spread
+    return distance.item()

@@ -90,7 +90,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_int(recipe.seed, "generator"))
             generator = GENERATORS[recipe.architecture](**options).train()
-            made = {"generator": generator}
+            made: dict[str, nn.Module] = {"generator": generator}
             if recipe.kind != "gan":
                 made["encoder"] = Encoder(shape, recipe.latents, width)
             judging = {} if recipe.kind == "decoder" else {"judge": Discriminator(shape, generator.classes, width)}
@@ -170,8 +170,8 @@ class Training:
         kept = min(_AVERAGED, self.steps / (10 + self.steps))
         for average, now in zip(self.averaged.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(now.detach(), 1 - kept)
-        for average, now in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(now)  # batch norm's statistics are averages already
+        for mine, its in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
+            mine.copy_(its)  # batch norm's statistics are averages already
 
     def tensors(self) -> Tensors:
         """All that the next epoch depends on, beside the recipe and the number of epochs."""

@@ -51,7 +51,7 @@ def test_reach_is_high_for_what_the_generator_makes_and_low_for_noise() -> None:
     torch.manual_seed(0)
     network = MLP((1, 8, 8), (6, 64), "sigmoid")
     with torch.no_grad():
-        network.layers[0].weight *= 8
+        network.state_dict()["layers.0.weight"].mul_(8)
         made = network(network.start(5, torch.zeros(5, 0), derive(0)))
     noise = torch.rand(made.shape, generator=derive(1))
     nothing = torch.zeros(5, 0)
