@@ -75,6 +75,7 @@ class Cell:
             path=d.path,
             data_dir=data_dir,
             image_size=d.image_size,
+            split=d.split,
             clients=federation.clients,
             partition=Partition(**_tuples(d.partition)),
             per_client=d.per_client,

@@ -15,6 +15,7 @@ from experiments.build import Cell, ModelSpec, attack, build, cells
 from experiments.clashes import central, clashes, mixable
 from experiments.config import Study
 from experiments.knowledge import empty_observations
+from experiments.overlap import refuse_overlap
 from experiments.parts import AttackPart, Part, canonical, parts
 from fl_sim.core.contracts import AnyDefense, Attack, Defense
 from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
@@ -107,6 +108,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
         *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
+        *(lambda part=part: refuse_overlap(cell, part, data_dir) for part in study.attacks),
     ]
     for tried in checks:
         try:

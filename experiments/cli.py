@@ -4,10 +4,13 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import click
 import typer
+
+from experiments.making import making
+from experiments.options import AsJson, DataDir, Folder, Fresh, Out, Overrides, Where
 
 INTERRUPTED = 130
 
@@ -19,20 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 all done; 1 finished, but jobs or checks failed; 2 wrong study or command; 130 interrupted.",
 )
-
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the study, such as federation.rounds=1.")
-]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-Out = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where not given.")]
-DataDir = Annotated[
-    Path | None, typer.Option(envvar="FL_SIM_DATA", help="Where data sets and weights are looked for first.")
-]
-Where = Annotated[
-    str, typer.Option("--executor", help="ray: Flower's simulation and attack actors; inline: this process.")
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete the run folder first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+app.add_typer(making)
 
 
 @app.command()
@@ -115,84 +105,6 @@ def report(folder: Folder, data_dir: DataDir = None) -> None:
     from experiments import commands
 
     commands.stage("report", folder, data_dir, "inline")
-
-
-@app.command("train-prior")
-def train_prior(
-    kind: Annotated[Literal["gaussian", "mixture", "vae"], typer.Option(help="Gaussians have full covariances.")],
-    out: Annotated[Path, typer.Option(help="The file to write, *.safetensors.")],
-    data: Annotated[str, typer.Option(help="A data set; its test split is fitted to, which no client holds.")],
-    data_dir: DataDir = None,
-    path: Annotated[str | None, typer.Option(help="Your own images, for npz and folder.")] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="As data.image_size of the study.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Most images to use, a tenth of them to validate.")] = None,
-    components: Annotated[int, typer.Option(min=1, help="Of a mixture.")] = 10,
-    epochs: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 50,
-    latents: Annotated[int, typer.Option(min=1, help="Of a VAE.")] = 20,
-    hidden: Annotated[int, typer.Option(min=1, help="Width of a VAE's hidden layers.")] = 500,
-    decoder_std: Annotated[str, typer.Option(help="Of a VAE: shared or pixel (both learned), or a number.")] = "shared",
-    seed: int = 0,
-    json: AsJson = False,
-) -> None:
-    """Fit a prior to public images: a Gaussian, a mixture or a VAE in a file that attacks read."""
-    from experiments.fitting import Autoencoder
-    from experiments.priors import Order, command, parse_std
-    from fl_sim.data import Source
-
-    source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
-    vae = Autoencoder(latents=latents, hidden=hidden, decoder_std=parse_std(decoder_std), epochs=epochs)
-    command(Order(kind, source, images, components, vae, seed, out), json=json)
-
-
-@app.command("convert-generator")
-def convert_generator(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The public file, where you put it; nothing of it is run.")
-    ],
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="biggan_deep_128|256|512, stylegan2 (rosinality), stylegan2_ada (NVlabs), dcgan, mlp or vae_decoder."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The file to write, *.safetensors.")],
-    samples: Annotated[Path | None, typer.Option(help="Also write a picture of samples, *.png.")] = None,
-    codes: Annotated[
-        Literal["one", "each", "gaussian"] | None,
-        typer.Option(help="Styles that searches of a StyleGAN2 start from: as GIAS; one a layer; as GIFD."),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="What it was trained on, where its kind does not say.")] = None,
-    json: AsJson = False,
-) -> None:
-    """Turn a public generator into a file that attacks read, once: BigGAN-deep, StyleGAN2, DCGAN and small ones."""
-    from experiments.commands.generators import Order, command
-
-    command(Order(str(file), kind, out, samples, codes, data), json=json)
-
-
-@app.command("search-policy")
-def search_policy(
-    out: Annotated[Path, typer.Option(help="The file to write, *.json: every policy with its scores.")],
-    data: Annotated[str, typer.Option(help="A data set; policies are scored on its test split.")],
-    data_dir: DataDir = None,
-    path: Annotated[str | None, typer.Option(help="Your own images, for npz and folder.")] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="As data.image_size of the study.")] = None,
-    model: Annotated[str, typer.Option(help="Of the study.")] = "cnn",
-    candidates: Annotated[int, typer.Option(min=1, help="Random policies to score.")] = 100,
-    longest: Annotated[int, typer.Option(min=1, help="Most operations in a policy.")] = 3,
-    images: Annotated[int, typer.Option(min=2, help="For the privacy score; 4 times as many for the other.")] = 10,
-    train: Annotated[int, typer.Option(min=1, help="Images that the privacy score's network is trained on.")] = 400,
-    epochs: Annotated[int, typer.Option(min=1, help="For which it is trained.")] = 5,
-    slack: Annotated[float, typer.Option(min=0, help="How far the accuracy score may be below that of none.")] = 0.1,
-    seed: int = 0,
-    json: AsJson = False,
-) -> None:
-    """Search for ATS policies that hide most by the paper's own scores, without any attack."""
-    from experiments.policies import Order, command
-    from fl_sim.data import Source
-
-    source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
-    command(Order(source, model, candidates, longest, images, train, epochs, slack, seed, out), json=json)
 
 
 @app.command()

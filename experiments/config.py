@@ -28,6 +28,7 @@ class Data(Section):
     name: str = "digits"
     path: str | None = None
     image_size: Count | None = None
+    split: Literal["train", "test"] = "train"  # what clients hold; the other is for testing and public
     per_client: Count | None = None
     partition: dict[str, Any] = {}
 

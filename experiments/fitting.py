@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -13,12 +13,10 @@ from torch.func import functional_call
 
 from attacks.priors.mixture import Components, log_density
 from attacks.priors.vae import Network
+from experiments.progress import Tick
 from fl_sim.core.seeds import derive, derive_int
 from fl_sim.core.types import Tensors
 from fl_sim.training.local import single_threaded
-
-Tick: TypeAlias = Callable[[str], None]
-"""Told of each finished part of the work, with a note."""
 
 Row: TypeAlias = dict[str, float]
 

@@ -50,8 +50,12 @@ class AttackPart(Part):
         return self.label or self.name
 
     def files(self) -> set[str]:
-        """Paths among its arguments, of files that are there."""
-        return {text for text in _texts([self.arguments, self.tuned]) if Path(text).is_file()}
+        """Paths among its arguments, of files that are there, and those of bundled generators that it names."""
+        from attacks.generators.stored import place
+
+        arguments = [self.arguments, *self.tuned.values()]
+        named = {place(str(given["generator"])) for given in arguments if "generator" in given}
+        return {text for text in [*_texts(arguments), *named] if Path(text).is_file()}
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -17,6 +17,7 @@ from defenses.ats import Ats
 from defenses.policy_scores import accuracy_score, privacy_score, random_policies
 from experiments import terminal
 from experiments.commands.shell import err, out
+from experiments.progress import bar
 from fl_sim import models
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.seeds import derive
@@ -83,7 +84,7 @@ def command(order: Order, *, json: bool) -> None:
     order.out.parent.mkdir(parents=True, exist_ok=True)
     bench = Bench.of(order)
     policies = list(dict.fromkeys([*_CONTROLS, *_random(order)]))
-    with terminal.bar(err, len(policies), "search") as tick, single_threaded():
+    with bar(err, len(policies)) as tick, single_threaded():
         rows = list[Scored]()
         for policy in policies:
             rows.append(bench.score(policy))

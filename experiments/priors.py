@@ -1,8 +1,8 @@
-"""``fl-sim train-prior``: a prior fitted to public images, as a file that attacks read.
+"""``fl-sim train-prior``: a density fitted to public images, as a file that attacks read.
 
-Public means the data set's test split: clients hold images of the training split only, so no image that a study attacks
-is ever fitted to. A study takes test images for its accuracy, which no prior touches, and as strangers in line-ups,
-which a prior that has seen them can only make harder.
+Public means a split that clients do not hold, the test split as a rule: so no image that a study attacks is ever fitted
+to. A study takes images of it for its accuracy, which no prior touches, and as strangers in line-ups, which a prior
+that has seen them can only make harder.
 """
 
 import json as json_
@@ -22,6 +22,7 @@ from attacks.priors.stored import About, Kind
 from experiments import terminal
 from experiments.commands.shell import err, out
 from experiments.fitting import Autoencoder, Fit, fit_mixture, fit_vae, grid
+from experiments.progress import bar
 from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.core.seeds import derive
 from fl_sim.data import Dataset, Source, load
@@ -40,7 +41,8 @@ class Order:
 
     Args:
         source: The data set, as a study names it.
-        images: Most test images to use; ``None``: all. A tenth is held out.
+        split: Which of its images, as :meth:`Dataset.select` takes it.
+        images: Most of them to use; ``None``: all. A tenth is held out.
         components: Of a mixture.
         autoencoder: Of a VAE.
         out: The file.
@@ -48,6 +50,7 @@ class Order:
 
     kind: Kind
     source: Source
+    split: str
     images: int | None
     components: int
     autoencoder: Autoencoder
@@ -73,7 +76,7 @@ class Made:
         options = ", ".join(f"{name} {value}" for name, value in about.options.items())
         tried = [{name: f"{value:.6g}" for name, value in row.items()} for row in self.tried]
         text = (
-            f"{about.kind} of {about.images} images of {about.data} ({about.split} split): {options}\n"
+            f"{about.kind} of {about.images} images of {about.data} ({about.split}): {options}\n"
             f"{'ELBO, at most log p' if about.kind == 'vae' else 'log p'}, mean of {about.held_out} held-out images: "
             f"{figures['held_out_nats']:.1f} +- {figures['held_out_nats_error']:.1f} nats an image over normalised "
             f"pixels, {figures['held_out_bits_per_dim']:.3f} bits/dim at 8 bits; of those fitted to: "
@@ -111,11 +114,9 @@ def train(order: Order, console: Console) -> Made:
         ConfigError: Too few images, or a file that cannot be there.
         FlSimError: The fit diverged.
     """
-    if order.out.suffix != ".safetensors" or order.out.is_dir():
-        raise ConfigError(f"--out: expected the name of a file that ends in .safetensors, got {order.out}")
-    order.out.parent.mkdir(parents=True, exist_ok=True)  # where that fails, it fails before the work
+    make_room(order.out)
     data = load(order.source)
-    fitted, held = public_vectors(data, order.images, order.seed)
+    fitted, held = public_vectors(data, order.split, order.images, order.seed)
     fit = _fit(order, fitted, held, console)
     if not fit.held.isfinite().all():
         raise FlSimError(
@@ -126,29 +127,37 @@ def train(order: Order, console: Console) -> Made:
     return Made(path=order.out, about=about, tried=fit.tried)
 
 
+def make_room(out: Path) -> None:
+    """For a file of tensors; where that fails, it fails before the work."""
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise ConfigError(f"--out: expected the name of a file that ends in .safetensors, got {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _fit(order: Order, fitted: Tensor, held: Tensor, console: Console) -> Fit:
     components = order.components if order.kind == "mixture" else 1
     if len(fitted) < 2 * components or not len(held):
         raise ConfigError(
             f"expected at least {2 * components} images to fit and one to hold out, got {len(fitted)} and {len(held)} "
-            f"of {order.source.name}'s test split: use more images, or fewer components"
+            f"of {order.source.name} ({order.split}): use more images, or fewer components"
         )
     if order.kind == "vae":
-        with terminal.bar(console, order.autoencoder.epochs, "fit") as tick:
+        with bar(console, order.autoencoder.epochs) as tick:
             return fit_vae(fitted, held, order.autoencoder, order.seed, tick)
-    with terminal.bar(console, 1 + len(grid(components)), "fit") as tick:
+    with bar(console, 1 + len(grid(components))) as tick:
         return fit_mixture(fitted, held, components, order.seed, tick)
 
 
-def public_vectors(data: Dataset, images: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Normalised test images to fit to and to hold out, ``(n, d)`` and ``(m, d)`` float64, chosen by ``seed``.
+def public_vectors(data: Dataset, split: str, images: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Normalised images of a split to fit to and to hold out, ``(n, d)`` and ``(m, d)`` float64, chosen by ``seed``.
 
     Images of 256 levels are spread evenly over their level's width first: else a density could be as high as it likes
     at the levels, and pixels that never change would have no variance. The fits are thus of a continuous density, whose
     bits per dimension bound the code length of the images themselves.
     """
-    order = torch.randperm(len(data.test.labels), generator=derive(seed, "prior", "images"))[:images]
-    stored = data.test.images[order]
+    public = data.select(split)
+    order = torch.randperm(len(public.labels), generator=derive(seed, "prior", "images"))[:images]
+    stored = public.images[order]
     pixels = to_unit(stored).double()
     if not stored.is_floating_point():
         noise = torch.rand(pixels.shape, generator=derive(seed, "prior", "levels"), dtype=torch.float64)
@@ -171,7 +180,7 @@ def _about(order: Order, data: Dataset, fit: Fit, images: int, held_out: int) ->
         kind=order.kind,
         data=data.name,
         origin=data.origin,
-        split="test",
+        split=order.split,
         image_shape=data.image_shape,
         mean=data.mean,
         std=data.std,
@@ -185,5 +194,10 @@ def _about(order: Order, data: Dataset, fit: Fit, images: int, held_out: int) ->
             "held_out_nats_error": fit.held.std(correction=0).item() / math.sqrt(held_out),
             "held_out_bits_per_dim": bits_per_dim(nats, data),
         },
-        versions={"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the programs that a fit depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}

@@ -1,15 +1,11 @@
 """Tables for a terminal of 80 columns or more, and how far long work is."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from experiments.report.units import privacy
@@ -102,27 +98,3 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _mean(psnr: Mapping[str, Any]) -> str:
     spread = "" if psnr["low"] is None else f" [{psnr['low']:.1f}, {psnr['high']:.1f}]"
     return f"{psnr['mean']:.1f}{spread}"
-
-
-@contextmanager
-def bar(console: Console, parts: int, what: str) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, a line now and then in a log; given is what to call with a note when a part is done."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    last = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(what, total=parts)
-
-        def tick(note: str) -> None:
-            nonlocal last
-            progress.update(bar, advance=1, description=note)
-            if not console.is_terminal and time.monotonic() - last > _EVERY:
-                last = time.monotonic()
-                console.print(note, markup=False, highlight=False)
-
-        yield tick

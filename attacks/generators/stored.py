@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,9 @@ GENERATORS: Mapping[str, Callable[..., Generator]] = MappingProxyType(
 """Architectures by name; a file says which, and its options."""
 
 
+_BUNDLED = Path(__file__).with_name("weights")
+
+
 @part
 class About:
     """What a file's generator is, and where it comes from; JSON in the file's metadata, under ``about``.
@@ -46,8 +50,18 @@ class About:
     made: Mapping[str, Any]
 
 
+def place(name: str) -> str:
+    """The file of a bundled generator by its name, ``digits``; anything else is a path already."""
+    bundled = {file.stem: str(file) for file in _BUNDLED.glob("*.safetensors")}
+    return bundled.get(name, name)
+
+
 def load(path: str, device: str = "cpu") -> Generator:
     """The generator in a file, in eval mode, its weights fixed; read once a process.
+
+    Args:
+        path: Or the name of a bundled one, see :func:`place`.
+        device: Where its weights are to be.
 
     Raises:
         MissingDataError: There is no file.
@@ -57,12 +71,12 @@ def load(path: str, device: str = "cpu") -> Generator:
         "correct the path of the generator, or make one with `fl-sim train-prior --kind gan --data NAME` or, "
         "of a public file, with `fl-sim convert-generator`"
     )
-    return _loaded(Version.of(path, advice), device)[0]
+    return _loaded(Version.of(place(path), advice), device)[0]
 
 
 def about(path: str) -> About:
     """What the file says of itself; as :func:`load`."""
-    return _loaded(Version.of(path, "correct the path of the generator"), "cpu")[1]
+    return _loaded(Version.of(place(path), "correct the path of the generator"), "cpu")[1]
 
 
 def built(architecture: str, options: Mapping[str, Any], tensors: Tensors, what: str) -> Generator:

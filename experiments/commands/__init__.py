@@ -4,6 +4,18 @@ from experiments.commands.checking import check
 from experiments.commands.installed import list_, selftest
 from experiments.commands.runs import attack, run, stage
 from experiments.commands.shell import explain
+from experiments.commands.training import train_density, train_generator
 from experiments.commands.tuning import tune
 
-__all__ = ["attack", "check", "explain", "list_", "run", "selftest", "stage", "tune"]
+__all__ = [
+    "attack",
+    "check",
+    "explain",
+    "list_",
+    "run",
+    "selftest",
+    "stage",
+    "train_density",
+    "train_generator",
+    "tune",
+]

@@ -1,6 +1,8 @@
 """What each client holds, and which of it a round uses: the truth, recomputed wherever it is needed."""
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from pydantic import PositiveInt
@@ -27,8 +29,9 @@ class ClientData:
         path: Your own images, for ``npz`` and ``folder``.
         data_dir: Folder with downloaded data sets, only read; ``None``: ``$FL_SIM_DATA``.
         image_size: Side in pixels to which images are resized and centre-cropped; ``None``: as they are.
+        split: Which images clients hold and train on; the other split is for testing and for the public.
         clients: How many there are; they are numbered from 0.
-        partition: How the training images are divided among them.
+        partition: How the clients' split is divided among them.
         per_client: Most images a client holds; those over it are nobody's. ``None``: no limit.
         seed: Of the partition, of the order of images, and of the choice of test and public images.
     """
@@ -37,14 +40,16 @@ class ClientData:
     path: str | None = None
     data_dir: str | None = None
     image_size: PositiveInt | None = None
+    split: Literal["train", "test"] = "train"
     clients: PositiveInt = 4
     partition: Partition = Partition()
     per_client: PositiveInt | None = None
     seed: int = 0
 
     def dataset(self) -> Dataset:
-        """All images; read once a process."""
-        return load(Source(name=self.name, path=self.path, data_dir=self.data_dir, image_size=self.image_size))
+        """All images, those of the clients' split as ``train``; read once a process."""
+        data = load(Source(name=self.name, path=self.path, data_dir=self.data_dir, image_size=self.image_size))
+        return data if self.split == "train" else _swapped(data)
 
     def task(self) -> Task:
         data = self.dataset()
@@ -89,7 +94,7 @@ class ClientData:
     def public(self, limit: int | None = None) -> Batch:
         """Images no client trains on: all, or a random ``limit`` of them, the same for every call.
 
-        First the training images nobody holds, then test images, from the other end than :meth:`test` takes them.
+        First those of the clients' split that nobody holds, then the other's, from the other end than :meth:`test`.
         """
         data = self.dataset()
         free = torch.ones(len(data.train.labels), dtype=torch.bool)
@@ -103,6 +108,11 @@ class ClientData:
 
     def _test_order(self) -> Tensor:
         return torch.randperm(len(self.dataset().test.labels), generator=derive(self.seed, "test"))
+
+
+@lru_cache(maxsize=4)
+def _swapped(data: Dataset) -> Dataset:
+    return replace(data, train=data.test, test=data.train)
 
 
 @lru_cache(maxsize=8)

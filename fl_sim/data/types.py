@@ -1,5 +1,6 @@
 """The nouns of this package: where images come from, and the images."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from fl_sim.core.errors import ConfigError, MissingDataError
 from fl_sim.core.part import part
 from fl_sim.data.cache import Arrays
+
+_SELECTION = re.compile(r"(train|test)(?:\[(\d*):(\d*)\])?")
 
 
 class Split(NamedTuple):
@@ -48,6 +51,21 @@ class Dataset:
         """``(C, H, W)``."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    def select(self, which: str) -> Split:
+        """Images by ``train``, ``test``, or a slice of one of them in the order of the files: ``train[:50000]``.
+
+        Raises:
+            ConfigError: Something else, or no image.
+        """
+        if not (found := _SELECTION.fullmatch(which)):
+            raise ConfigError(f"expected train, test or a slice of one of them, such as train[:50000], got {which!r}")
+        split: Split = getattr(self, found[1])
+        part = slice(*(int(bound) if bound else None for bound in found.groups()[1:]))
+        chosen = Split(split.images[part], split.labels[part])
+        if not len(chosen.labels):
+            raise ConfigError(f"{which} should hold images; {self.name} has {len(split.labels)} in {found[1]}")
+        return chosen
 
 
 @part

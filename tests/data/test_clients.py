@@ -105,3 +105,14 @@ def test_public_images_are_other_test_images_where_clients_hold_the_rest() -> No
     public, test = DATA.public(100), DATA.test(100)
     assert len(public.labels) == 100
     assert not {bytes(i.numpy()) for i in public.images} & {bytes(i.numpy()) for i in test.images}
+
+
+def test_clients_may_hold_the_test_images_instead() -> None:
+    data, other = ClientData(split="test"), ClientData()
+    held = torch.cat([data.held(client).images for client in range(4)])
+    known = other.dataset().test.images / 255
+    assert sorted(held.flatten(1).tolist()) == sorted(known.flatten(1).tolist())
+    assert torch.equal(data.dataset().test.images, other.dataset().train.images)
+    assert len(data.test().labels) == len(data.public().labels) == 1437
+    assert data.task() == other.task()
+    assert data.dataset() is data.dataset()

@@ -109,3 +109,22 @@ def test_is_loaded_once_a_process() -> None:
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_every_entry_has_a_line_for_the_list(name: str) -> None:
     assert len((DATASETS[name].__doc__ or "").splitlines()[0]) > 20
+
+
+def test_images_are_selected_by_split_and_slice() -> None:
+    data = load(Source(name="digits"))
+    assert torch.equal(data.select("test").images, data.test.images)
+    part = data.select("train[10:30]")
+    assert torch.equal(part.images, data.train.images[10:30])
+    assert torch.equal(part.labels, data.train.labels[10:30])
+    assert len(data.select("train[:50000]").labels) == 1437
+    assert len(data.select("test[350:]").labels) == 10
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [("all", "expected train, test or a slice"), ("train[1]", "or a slice"), ("test[360:]", "digits has 360 in test")],
+)
+def test_a_selection_of_nothing_is_refused(which: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(Source(name="digits")).select(which)

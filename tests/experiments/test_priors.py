@@ -60,7 +60,7 @@ def test_figures_are_printed_for_people(
     path = tmp_path / "prior.safetensors"
     assert train(monkeypatch, path, "--kind", kind, "--data", "digits", *SHORT, "--images", "100") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"{kind} of 90 images of digits (test split)" in said
+    assert f"{kind} of 90 images of digits (test)" in said
     assert "mean of 10 held-out images" in said
     assert "bits/dim" in said
 
@@ -102,7 +102,7 @@ def test_a_file_of_another_type_is_refused_before_the_work(
 
 def test_vectors_are_of_the_test_split_and_spread_over_their_grey_level() -> None:
     data = load(Source(name="digits"))
-    vectors = torch.cat(public_vectors(data, None, 0))
+    vectors = torch.cat(public_vectors(data, "test", None, 0))
     levels = (vectors * data.std[0] + data.mean[0]) * 255
     found = sorted(map(tuple, levels.round().abs().tolist()))
     assert found == sorted(map(tuple, data.test.images.flatten(1).tolist()))
@@ -112,7 +112,7 @@ def test_vectors_are_of_the_test_split_and_spread_over_their_grey_level() -> Non
 
 def test_drawn_images_are_left_as_they_are() -> None:
     data = load(Source(name="dist_gaussian"))
-    fitted, held = public_vectors(data, 50, 3)
+    fitted, held = public_vectors(data, "test", 50, 3)
     assert (len(fitted), len(held)) == (45, 5)
     known = ((data.test.images.double() - 0.5) / data.std[0]).flatten(1)
     assert all((row - known).abs().max(1).values.min() < 1e-12 for row in torch.cat([fitted, held]))

@@ -1,0 +1,20 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the study, such as federation.rounds=1.")
+]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where not given.")]
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="FL_SIM_DATA", help="Where data sets and weights are looked for first.")
+]
+Where = Annotated[
+    str, typer.Option("--executor", help="ray: Flower's simulation and attack actors; inline: this process.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete the run folder first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
