@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from attacks.generators import load
 from attacks.likelihoods import L2, Cosine, DefenseDensity, Likelihood
 from attacks.phases import Phase, Tuning, Untrained, Within
+from attacks.posterior import KnowsDefense
 from attacks.priors import ImageL2, TotalVariation
 from attacks.solvers import Adam, CmaEs
 from attacks.staged import StagedSearch
@@ -148,7 +149,7 @@ def _staged(
     keep: Literal["best", "last"],
 ) -> Attack:
     priors = (TotalVariation(weight=tv), ImageL2(weight=image_l2))
-    return StagedSearch(
+    search = StagedSearch(
         likelihood=_LIKELIHOODS[match],
         priors=tuple(prior for prior in priors if prior.weight),
         generator=generator,
@@ -156,6 +157,7 @@ def _staged(
         restarts=restarts,
         keep=keep,
     )
+    return KnowsDefense(search=search) if match == "defense" else search
 
 
 def _balls(stages: int, radii: Sequence[float] | None, share: float) -> list[float | None]:

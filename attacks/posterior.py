@@ -124,7 +124,7 @@ class KnowsDefense(Attack):
 
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
 
-    search: PosteriorSearch
+    search: Attack
 
     @property
     def work(self) -> int:

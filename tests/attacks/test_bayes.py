@@ -21,6 +21,7 @@ def test_the_released_algorithm_can_be_asked_for() -> None:
     """Its figures for a defense of strength 0.1, from the released code of arXiv 2111.04706."""
     attack = bayes(steps=200, step_size=0.5, decay=0.94, box=False, anneal_from=0.1**2)
     assert isinstance(attack, KnowsDefense)
+    assert isinstance(attack.search, PosteriorSearch)
     factors = [attack.search.annealing(step / 200) for step in range(201)]
     assert factors[0] == pytest.approx(0.01)
     assert factors[1] / factors[0] == pytest.approx(1.04713, abs=1e-5)

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import one_hot
 
 from attacks import ALIASES, ATTACKS
+from attacks.generators import load
 from defenses import DEFENSES
 from fl_sim import models
 from fl_sim.core.contracts import Attack, ModelDefense, kind_of
@@ -23,10 +25,18 @@ from fl_sim.metrics.image import psnr
 from tests.conformance.catalogue import defended, made, of_kind
 from tests.conftest import TASK
 
+GENERATOR = {"generator": "digits"}  # the bundled one, of images of the shared world's size
 SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast on the shared world
     "bayes": {"steps": 300, "tv": 1e-3, "restarts": 3},  # a small net has poor local minima
     "cosine": {"steps": 200, "tv": 1e-5, "restarts": 3},
     "dlg": {"steps": 300, "restarts": 3},
+    "ggl": {"steps": 60, "population": 30, **GENERATOR},
+    "gias": {"latent_steps": 60, "steps": 40, "restarts": 2, **GENERATOR},
+    "gifd": {"steps": 60, "stages": 2, "restarts": 2, **GENERATOR},
+    "gifd_e": {"steps": 60, "stages": 2, "restarts": 2, **GENERATOR},
+    "gifd_f": {"steps": 60, "stages": 2, "restarts": 2, **GENERATOR},
+    "gifd_z": {"steps": 100, "restarts": 2, **GENERATOR},
+    "gion": {"steps": 100},
     "grad_inversion": {"steps": 300, "tv": 1e-6, "batchnorm": 0, "restarts": 3},
     "idlg": {"steps": 300, "restarts": 3},
     "inverting_gradients": {"steps": 300, "tv": 1e-4, "restarts": 3},
@@ -41,6 +51,13 @@ MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "bayes": 20.0,
     "cosine": 15.0,
     "dlg": 20.0,
+    "ggl": 12.0,
+    "gias": 15.0,
+    "gifd": 25.0,
+    "gifd_e": 25.0,
+    "gifd_f": 15.0,
+    "gifd_z": 15.0,
+    "gion": 8.0,
     "grad_inversion": 10.0,
     "idlg": 20.0,
     "inverting_gradients": 15.0,
@@ -58,6 +75,16 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def batch(name: str, batch: Batch) -> Batch:
+    """The shared image; for an attack with a generator, one that this generator can make."""
+    if "generator" not in SMALL[name]:
+        return batch
+    generator = load(SMALL[name]["generator"])
+    label = torch.tensor([2])
+    return Batch(generator(generator.start(1, one_hot(label, generator.classes).float(), derive(5))), label)
+
+
+@pytest.fixture
 def model(name: str) -> nn.Module:
     net, options = NETS.get(name, ("mlp", {"widths": [32]}))
     return models.build(net, TASK, 0, **options)
@@ -71,7 +98,7 @@ def attack(name: str) -> Attack:
 @pytest.fixture
 def brief(name: str) -> Attack:
     """The same, stopped long before it has found anything."""
-    fewer = {"steps": 40, "restarts": 2}
+    fewer = {"steps": 40, "latent_steps": 20, "restarts": 2}
     return ATTACKS[name](**{option: fewer.get(option, value) for option, value in SMALL[name].items()})
 
 
