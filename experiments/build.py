@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any, TypeVar
@@ -88,9 +88,13 @@ class Cell:
         return Protocol(**{name: getattr(f, name) for name in names})
 
     def model(self, task: Task) -> ModelSpec:
-        part = self.study.model
         wraps = tuple(defense for defense in self.defenses() if isinstance(defense, ModelDefense))
-        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed, wraps)
+        return replace(self.bare(task), defenses=wraps)
+
+    def bare(self, task: Task) -> ModelSpec:
+        """The model without what defenses put into it."""
+        part = self.study.model
+        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)

@@ -101,6 +101,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
     study, federation = cell.study, cell.study.federation
     cohort = federation.cohort or federation.clients
     checks: list[Callable[[], object]] = [
+        lambda: cell.bare(cell.data(data_dir).task())(),
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         lambda: central(cell, data_dir),
