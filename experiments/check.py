@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from defenses import DEFENSES
@@ -101,7 +102,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
     study, federation = cell.study, cell.study.federation
     cohort = federation.cohort or federation.clients
     checks: list[Callable[[], object]] = [
-        lambda: cell.bare(cell.data(data_dir).task())(),
+        lambda: _built(cell, data_dir),
         lambda: _fits(cell, cell.data(data_dir)),
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         lambda: central(cell, data_dir),
@@ -119,6 +120,11 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         except ValidationError as error:
             yield from (f"{error.title}: {e['msg']}, got {e['input']!r}" for e in error.errors())
     yield from clashes(study)
+
+
+def _built(cell: Cell, data_dir: str | None) -> nn.Module:
+    """The bare model, also where a defense of the cell cannot be built."""
+    return cell.bare(cell.data(data_dir).task())()
 
 
 def _said(error: FlSimError) -> Sequence[str]:

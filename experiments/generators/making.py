@@ -171,8 +171,9 @@ class Run:
         limit = float("inf") if self.order.minutes is None else 60 * self.order.minutes
         while self.training.epochs < self.order.epochs and (self.seconds < limit or not self.training.epochs):
             begun, number = time.monotonic(), self.training.epochs + 1
-            for losses in self.training.epoch(self.public.train):
-                tick(f"epoch {number} of {self.order.epochs}: {losses}")
+            batches = self.training.batches(self.public.train)
+            for batch, losses in enumerate(self.training.epoch(self.public.train), 1):
+                tick(f"epoch {number} of {self.order.epochs}, batch {batch} of {batches}: {losses}")
             if not all(t.isfinite().all() for t in self.training.averaged.state_dict().values()):
                 raise FlSimError(f"expected finite weights, got others in epoch {number}: use another seed or width")
             self.seconds += time.monotonic() - begun
