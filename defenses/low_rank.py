@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Generator, Tensor
 
-from defenses.quantization import SHAPE, shape_of, without
+from defenses.quantization import SHAPE, sent_shape, shape_of, without
 from fl_sim.core.codec import Codec
 from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice
@@ -51,16 +51,16 @@ class Factors(Codec):
         for name, t in payload.items():
             if t.is_floating_point() and self.smaller(t.shape):
                 left = self.basis(t.flatten(1))
-                sent |= {name + LEFT: left, name + RIGHT: left.T @ t.flatten(1), name + SHAPE: shape_of(t)}
+                sent |= {name + LEFT: left, name + RIGHT: left.T @ t.flatten(1), **shape_of(name, t)}
             else:
                 sent[name] = t
         return sent
 
     def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        del like
         names = [name.removesuffix(LEFT) for name in payload if name.endswith(LEFT)]
         passed = without(payload, names, (LEFT, RIGHT, SHAPE))
-        return passed | {n: (payload[n + LEFT] @ payload[n + RIGHT]).view(payload[n + SHAPE].tolist()) for n in names}
+        joined = {name: payload[name + LEFT] @ payload[name + RIGHT] for name in names}
+        return passed | {name: t.view(sent_shape(name, payload, like)) for name, t in joined.items()}
 
 
 @part
@@ -155,19 +155,18 @@ class Buckets(Codec):
         sent = dict[str, Tensor]()
         for name, t in payload.items():
             if t.is_floating_point():
-                sent |= {name + SUMS: self._read(t), name + SHAPE: shape_of(t)}
+                sent |= {name + SUMS: self._read(t), **shape_of(name, t)}
             else:
                 sent[name] = t
         return sent
 
     def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        del like
         names = [name.removesuffix(SUMS) for name in payload if name.endswith(SUMS)]
         passed = without(payload, names, (SUMS, SHAPE))
-        return passed | {name: self._estimated(payload[name + SUMS], payload[name + SHAPE]) for name in names}
+        return passed | {n: self._estimated(payload[n + SUMS], sent_shape(n, payload, like)) for n in names}
 
-    def _estimated(self, sums: Tensor, shape: Tensor) -> Tensor:
-        return self.estimate(sums, int(shape.prod())).view(shape.tolist())
+    def _estimated(self, sums: Tensor, shape: list[int]) -> Tensor:
+        return self.estimate(sums, math.prod(shape)).view(shape)
 
     def _read(self, estimate: Tensor) -> Tensor:
         bucket, sign = self.hashes(estimate.numel())

@@ -41,19 +41,18 @@ class Packed(Codec):
                 scale = scale_of(t, self.levels)
                 sent[name + CODE] = _pack((t / scale).round().to(torch.int16).reshape(-1), self)
                 sent[name + SCALE] = (scale * t.any()).reshape(1)  # 0 for zeros, which 1 bit cannot say
-                sent[name + SHAPE] = shape_of(t)
+                sent |= shape_of(name, t)
             else:
                 sent[name] = t
         return sent
 
     def decode(self, payload: Tensors, like: Tensors) -> Tensors:
-        del like
         names = [name.removesuffix(CODE) for name in payload if name.endswith(CODE)]
         passed = without(payload, names, (CODE, SCALE, SHAPE))
-        return passed | {name: self._decoded(payload, name) for name in names}
+        return passed | {name: self._decoded(payload, name, like) for name in names}
 
-    def _decoded(self, payload: Tensors, name: str) -> Tensor:
-        shape = payload[name + SHAPE].tolist()
+    def _decoded(self, payload: Tensors, name: str, like: Tensors) -> Tensor:
+        shape = sent_shape(name, payload, like)
         codes = _unpack(payload[name + CODE], self)[: prod(shape)]
         scale = payload[name + SCALE]
         return codes.view(shape).to(scale) * scale
@@ -65,9 +64,14 @@ def without(payload: Tensors, names: Sequence[str], suffixes: Sequence[str]) -> 
     return {name: t for name, t in payload.items() if name not in own}
 
 
-def shape_of(tensor: Tensor) -> Tensor:
-    """As it is sent."""
-    return torch.tensor(tensor.shape, dtype=torch.int32)
+def shape_of(name: str, tensor: Tensor) -> Tensors:
+    """As it is sent: not of a parameter, whose shape the server knows, but of what another codec made of one."""
+    return {name + SHAPE: torch.tensor(tensor.shape, dtype=torch.int32)} if ":" in name else {}
+
+
+def sent_shape(name: str, payload: Tensors, like: Tensors) -> list[int]:
+    """Of what was called ``name`` before it was encoded."""
+    return payload[name + SHAPE].tolist() if name + SHAPE in payload else list(like[name].shape)
 
 
 def scale_of(tensor: Tensor, levels: int) -> Tensor:

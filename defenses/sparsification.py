@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from defenses.positions import coded, decoded, length
 from fl_sim.core.codec import Codec
 from fl_sim.core.contracts import Defense, Protected
 from fl_sim.core.density import Choice, Interval
@@ -25,7 +26,7 @@ _SURE = 2.0  # stds of a share
 
 @final
 class Sparse(Codec):
-    """Positions (int32) and values of the non-zero entries, for each tensor where that is smaller."""
+    """Positions in few bits and values of the entries other than zero, for each tensor where that is smaller."""
 
     def encode(self, payload: Tensors) -> Tensors:
         return dict(entry for name, t in payload.items() for entry in self._encode(name, t))
@@ -38,20 +39,18 @@ class Sparse(Codec):
     @staticmethod
     def _encode(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         index = tensor.reshape(-1).nonzero().squeeze(1)
-        if index.numel() * 2 >= tensor.numel():
+        spared = (tensor.numel() - len(index)) * tensor.element_size()
+        if length(len(index), tensor.numel()) >= spared:
             yield name, tensor
         else:
-            yield name + INDEX, index.to(torch.int32)
+            yield name + INDEX, coded(index, tensor.numel())
             yield name + VALUE, tensor.reshape(-1)[index]
 
     @staticmethod
     def _dense(payload: Tensors, name: str, like: Tensor) -> Tensor:
         value = payload[name + VALUE]
-        return (
-            torch.zeros(like.numel(), dtype=value.dtype)
-            .scatter(0, payload[name + INDEX].long(), value)
-            .view(like.shape)
-        )
+        index = decoded(payload[name + INDEX], len(value), like.numel())
+        return torch.zeros(like.numel(), dtype=value.dtype).scatter(0, index, value).view(like.shape)
 
 
 def _origin(name: str, like: Tensors) -> Tensor:

@@ -67,10 +67,10 @@ BYTES: Mapping[str, float] = {  # per entry of a large tensor; of defenses that 
     "laplace": 4.0,
     "powersgd": 4.0 * 2 * (1000 + 100) / 100_000,
     "quantize": 1.0,
-    "random_prune": 0.8,
+    "random_prune": 0.1 * 4 + (0.1 * 4 + 1 / 8) / 8,  # values, and where they were
     "signsgd": 0.125,
     "sketch": 0.4,
-    "topk": 0.8,
+    "topk": 0.1 * 4 + (0.1 * 4 + 1 / 8) / 8,
 }
 
 
