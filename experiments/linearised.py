@@ -1,16 +1,18 @@
 """How what a client sends moves with its images, to first order: what any adversary's uncertainty rests on.
 
-Where ``g = f(x) + N(0, s^2)`` and pixels are N(mean, std^2), independent, the posterior linearised at a point has the
-covariance ``(J^T J / s^2 + 1 / std^2)^-1`` (K15 of the self-test), and its mean the error ``trace / d``.
+Where ``g = f(x) + N(0, s^2)`` and images are Gaussian of covariance ``L L^T``, the posterior linearised at a point has
+the covariance ``L (L^T J^T J L / s^2 + 1)^-1 L^T`` (K15 of the self-test), and its mean the error ``trace / d``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from math import log10
-from typing import NamedTuple
+from statistics import fmean
+from typing import NamedTuple, TypeAlias
 
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 from fl_sim.core.contracts import Defense, ExampleDefense
@@ -19,6 +21,8 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, map_tree
 from fl_sim.core.types import Batch, Protocol, Task, Tensors
 from fl_sim.training.local import gradient, local_update, state_of
+
+Product: TypeAlias = Callable[[Tensor], Tensor]
 
 STEPS = 64  # of Lanczos, two backward passes each
 
@@ -52,7 +56,7 @@ class Signal(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """At one batch: ``sum_j weights_j f(nodes_j)`` stands for ``trace(S f(J^T J)) / d``.
+    """At one batch: ``sum_j weights_j f(nodes_j)`` stands for ``trace(S L f(L^T J^T J L) L^T) / d``.
 
     J is the Jacobian in normalised pixels, S holds the square of each pixel's std. ``norm`` is the signal's own.
     """
@@ -66,11 +70,15 @@ class Spectrum(NamedTuple):
         return -10 * log10((self.weights / (self.nodes / std**2 + 1)).sum().item())
 
 
-def spectrum(signal: Signal, batch: Batch, task: Task, steps: int = STEPS, place: int = 0) -> Spectrum:
+def spectrum(
+    signal: Signal, batch: Batch, task: Task, steps: int = STEPS, place: int = 0, root: Tensor | None = None
+) -> Spectrum:
     """By Lanczos from one random vector (stochastic Lanczos quadrature), in double precision.
 
-    The vector makes ``trace`` right on average, within some per cent in hundreds of pixels. Gauss quadrature comes from
-    below for this trace: too few steps promise too high a PSNR, never too low a one.
+    ``root`` is L of one image ``(d, d)``, in normalised units; ``None``: pixels are independent, of the task's std.
+    The vector makes ``trace`` right on average, within some per cent in hundreds of independent pixels; it is scaled so
+    that the trace without any signal is right. Gauss quadrature comes from below for this trace: too few steps promise
+    too high a PSNR, never too low a one.
     """
     signal = signal._replace(model=deepcopy(signal.model).double())
     shape = batch.images.shape
@@ -78,12 +86,39 @@ def spectrum(signal: Signal, batch: Batch, task: Task, steps: int = STEPS, place
     pixels = ((batch.images.double() - mean) / std).flatten().requires_grad_()
     sent = signal(Batch(mean + std * pixels.view(shape), batch.labels))
     signs = torch.randint(2, shape, generator=derive(0, "signs", place)) * 2.0 - 1
-    start = (std * signs.double()).flatten()
-    nodes, weights = lanczos(_information(sent, pixels), start, steps)
-    return Spectrum(nodes, weights * start.square().mean(), sent.norm().item())
+    there, back = _through(root, shape[0])
+    start, information = back((std * signs.double()).flatten()), _information(sent, pixels)
+    known = fmean(s**2 for s in task.std) if root is None else variance(root, task.std)
+    nodes, weights = lanczos(lambda vector: back(information(there(vector))), start, steps)
+    return Spectrum(nodes, weights * known, sent.norm().item())
 
 
-def _information(sent: Tensor, pixels: Tensor) -> Callable[[Tensor], Tensor]:
+def covariance_root(images: Tensor, task: Task) -> Tensor:
+    """L of images ``(M, C, H, W)`` in [0, 1], in normalised units ``(d, d)``; shrunk as Ledoit and Wolf (2004) do."""
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (task.mean, task.std))
+    found, _ = ledoit_wolf(((images.double() - mean) / std).flatten(1).numpy())
+    root: Tensor = torch.linalg.cholesky(torch.from_numpy(found))
+    return root
+
+
+def variance(root: Tensor, std: Sequence[float]) -> float:
+    """Of a pixel in [0, 1], the mean over pixels."""
+    by_channel = root.square().sum(1).view(len(std), -1).mean(1)
+    return fmean(own**2 * float(normalised) for own, normalised in zip(std, by_channel, strict=True))
+
+
+def _through(root: Tensor | None, images: int) -> tuple[Product, Product]:
+    """Every image's pixels by L, and by its transpose."""
+    if root is None:
+        return (lambda vector: vector), (lambda vector: vector)
+    whole = root
+    return (
+        lambda vector: (vector.view(images, -1) @ whole.T).flatten(),
+        lambda vector: (vector.view(images, -1) @ whole).flatten(),
+    )
+
+
+def _information(sent: Tensor, pixels: Tensor) -> Product:
     """``v -> J^T J v``; the slope's slope in its own weight is ``J v``."""
     weight = torch.zeros_like(sent, requires_grad=True)
     (slope,) = torch.autograd.grad(sent, pixels, weight, create_graph=True)
@@ -96,7 +131,7 @@ def _information(sent: Tensor, pixels: Tensor) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def lanczos(product: Product, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights (of sum 1) of the Gauss quadrature of a symmetric matrix, positive semidefinite, at ``start``.
 
     Reorthogonalised in full; ends early where the vectors that it can reach are exhausted.

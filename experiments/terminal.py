@@ -17,8 +17,8 @@ _CAPTION = (
     "delta. found: the true image comes first in a line-up, of n."
 )
 _PREDICTED = (
-    "PSNR: predicted, in dB, of a posterior mean with independent Gaussian pixels, linearised at public images; no "
-    "bound: attacks with a better prior exceed it, on MNIST by up to 13 dB. "
+    "PSNR: predicted, in dB, of a posterior mean with a Gaussian prior fitted to public images, linearised at some of "
+    "them; no bound: attacks with a better prior exceed it, on MNIST by 3 to 5 dB. "
     "blind: of who sees no update. noise: norms, over what clipping leaves at most and over what it is added to."
 )
 

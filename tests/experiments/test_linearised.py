@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.dpsgd import DpSgd
 from defenses.sparsification import RandomPrune
-from experiments.linearised import Signal, lanczos, spectrum
+from experiments.linearised import Signal, covariance_root, lanczos, spectrum
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Protocol
 from tests.conftest import TASK
@@ -36,9 +36,11 @@ def posterior(signal: Signal, batch: Batch, std: float) -> Tensor:
     return STD**2 * (jacobian.T @ jacobian / std**2 + torch.eye(len(pixels))).inverse()
 
 
-def seen_by_probe(covariance: Tensor, place: int = 0) -> float:
-    signs = torch.randint(2, (len(covariance),), generator=derive(0, "signs", place)) * 2.0 - 1
-    return float(signs.double() @ covariance @ signs.double()) / len(covariance)
+def seen_by_probe(covariance: Tensor, place: int = 0, prior: Tensor | None = None) -> float:
+    """Scaled as the trace of the prior wants it, whose covariance on [0, 1] that is."""
+    signs = (torch.randint(2, (len(covariance),), generator=derive(0, "signs", place)) * 2.0 - 1).double()
+    scale = 1.0 if prior is None else float(prior.trace() / (signs @ prior @ signs))
+    return scale * float(signs @ covariance @ signs) / len(covariance)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,20 @@ def test_a_probe_sees_the_covariance_of_whatever_comes_before_the_noise(
     for std in (1e-3, 0.05, 1.0):
         expected = seen_by_probe(posterior(signal(model), batch, std))
         assert 10 ** (-found.psnr(std) / 10) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_prior_of_its_own_shape_is_the_one_that_is_told(model: nn.Module) -> None:
+    """Against the formula with the Jacobian and the covariance written out."""
+    signal, batch, std = Signal(model, Protocol()), images(1), 0.05
+    public = torch.rand(300, *TASK.image_shape, generator=derive(1)).cumsum(3) / 8
+    root = covariance_root(public, TASK)
+    precision = posterior(signal, batch, std).inverse() * STD**2 - torch.eye(64, dtype=torch.float64)
+    covariance = STD**2 * (precision + (root @ root.T).inverse()).inverse()
+    found = spectrum(signal, batch, TASK, steps=128, root=root)
+    assert 10 ** (-found.psnr(std) / 10) == pytest.approx(
+        seen_by_probe(covariance, prior=STD**2 * root @ root.T), rel=1e-3
+    )
+    assert torch.allclose((root @ root.T).diagonal().mean() * STD**2, public.var(0).mean().double(), rtol=0.1)
 
 
 def test_probes_come_to_the_trace_on_average(model: nn.Module) -> None:
