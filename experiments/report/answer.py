@@ -45,6 +45,12 @@ def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
     psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
     among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
     told = [f"{row['attack']} ({among}) reaches a median PSNR of {units.decimal(psnr['median'])} dB, n = {psnr['n']}."]
+    if row["trained"]:
+        median, count = row["trained"]["psnr"]["median"], row["trained"]["psnr"]["n"]
+        told.append(
+            f"Held against the images that the client trained on, which the defense made of the originals: "
+            f"{units.decimal(median)} dB, n = {count}."
+        )
     if control:
         told.append(
             f"The same attack on an unrelated gradient, which holds nothing of the image, reaches "

@@ -1,6 +1,7 @@
 """The numbers as one Markdown file: what is committed when a study is published."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 
 from experiments.report import units
 from experiments.report.input import Json, ReportInput, records_of, settings
@@ -12,6 +13,7 @@ _HEAD = (
     "| unrelated gradient | mean image | risk | identified |"
 )
 TRAINED = "against the images trained on"
+_FEW = 8  # rounds that a table has room for
 _RULE = "|---|---|---|---|---|---|---|---|---|"
 
 
@@ -37,7 +39,26 @@ def _lines(report: ReportInput) -> Iterator[str]:
             if row["trained"]:
                 yield _trained(row["trained"])
         yield ""
+        yield from _by_round(by_attack)
     yield from _method(report, rows)
+
+
+def _by_round(by_attack: dict[str, list[Json]]) -> Iterator[str]:
+    """Mean PSNR of each attacked round, where there are a few of them."""
+    rounds = sorted({record["round"] for records in by_attack.values() for record in records})
+    if not 1 < len(rounds) <= _FEW:
+        return
+    yield f"| PSNR, dB, by round | {' | '.join(map(str, rounds))} |"
+    yield f"|---|{'---|' * len(rounds)}"
+    for attack, records in by_attack.items():
+        means = [_mean(record["psnr"] for record in records if record["round"] == number) for number in rounds]
+        yield f"| {attack} | {' | '.join(map(units.decimal, means))} |"
+    yield ""
+
+
+def _mean(found: Iterable[Sequence[float] | None]) -> float | None:
+    each = [psnr for one in found for psnr in one or ()]
+    return fmean(each) if each else None
 
 
 def _cost(row: Json) -> str:
