@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
 from fl_sim.core.contracts import DataDefense
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import Unit, part
 from fl_sim.core.types import Batch
 
@@ -24,7 +25,7 @@ class Mixup(DataDefense):
     paper: each minibatch anew), with a weight for each pair (its code: one for the batch). An image alone is not mixed.
     """
 
-    surrogate: ClassVar[str] = "any attack: it finds the blends"
+    surrogate: ClassVar[str] = "dlg, which searches labels too: it finds the blends"
     mixes: ClassVar[int] = 2
 
     alpha: Annotated[NonNegativeFloat, Unit("of Beta(alpha, alpha)")] = 1.0
@@ -50,14 +51,14 @@ class InstaHide(DataDefense):
     far from 0.5. Mixed once a round, not each epoch. With fewer images than k, some come twice in a blend.
     """
 
-    surrogate: ClassVar[str] = "any attack: it finds the encodings, of which many can be decoded (arXiv 2011.05315)"
+    surrogate: ClassVar[str] = "dlg: it finds the encodings, of which many can be decoded (arXiv 2011.05315)"
 
     mixes: Annotated[int, Field(ge=2), Unit("images")] = 4
     most: Annotated[float, Field(gt=0, le=1), Unit("weight")] = 0.65
 
     def __post_init__(self) -> None:
         if self.most * self.mixes <= 1:
-            raise ValueError(f"expected most > 1 / mixes = {1 / self.mixes:.3g}, got {self.most}: raise it")
+            raise ConfigError(f"instahide: expected most > 1 / mixes = {1 / self.mixes:.3g}, got {self.most}: raise it")
 
     def transform(self, batch: Batch, rng: Generator) -> Batch:
         weights = torch.stack([self._weights(rng) for _ in batch.labels], 1)

@@ -37,8 +37,8 @@ def decoded(code: Tensor, count: int, size: int) -> Tensor:
         raise ValueError(f"expected {count} positions, got {len(high)}")
     low = np.unpackbits(packed[first:], count=count * bits).reshape(count, bits).astype(np.int64)
     values = ((high - np.arange(count)) << bits) + low @ (1 << np.arange(bits))
-    if values.max() >= size:
-        raise ValueError(f"expected positions below {size}, got {values.max()}")
+    if values.max() >= size or (np.diff(values) <= 0).any():
+        raise ValueError(f"expected ascending positions below {size}, got others, up to {values.max()}")
     return torch.from_numpy(values)
 
 

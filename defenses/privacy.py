@@ -7,6 +7,7 @@ from typing import Literal
 
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
+from defenses.mixing import InstaHide, Mixup
 from defenses.noise import Gaussian
 from fl_sim.core.contracts import AnyDefense, Defense
 from fl_sim.core.types import Protocol
@@ -46,23 +47,27 @@ def central(noise_multiplier: float) -> Guarantee | None:
     return Guarantee("client", noise_multiplier / 2, 1, against="model") if noise_multiplier else None
 
 
-def guarantee(defenses: Sequence[AnyDefense], protocol: Protocol, num_examples: int) -> Guarantee | None:
+def guarantee(
+    defenses: Sequence[AnyDefense], protocol: Protocol, num_examples: int, most: int | None = None
+) -> Guarantee | None:
     """Of a stack: DP-SGD protects records, ``clip`` (global) followed at once by ``gaussian`` (central) clients.
 
     Whatever comes after is post-processing. A record is in one batch of each local epoch, and nothing is gained from
     sampling; or batches are Poisson samples, and it may be in every step. Nothing is guaranteed where batch statistics
-    are sent beside the update.
+    are sent beside the update, nor to records that are mixed with others: each is in several gradients then.
 
     Args:
-        num_examples: Images that a client holds, public; of several clients the fewest, who have the least of sampling.
+        num_examples: Images that a client holds, public; of several clients the fewest, who are sampled most often.
+        most: Of several clients the most, who take the most steps; ``None``: as many.
     """
     if protocol.batchnorm == "train":
         return None
     steps = protocol.local_epochs if protocol.mode == "fedavg" else 1
     if protocol.sampling == "poisson":
-        steps = protocol.steps(num_examples)
+        steps = protocol.steps(most or num_examples)
+    mixed = any(isinstance(defense, (Mixup, InstaHide)) for defense in defenses)
     for defense in defenses:
-        if isinstance(defense, DpSgd) and defense.noise_multiplier:
+        if isinstance(defense, DpSgd) and defense.noise_multiplier and not mixed:
             rate = protocol.rate(num_examples)
             return Guarantee("record", defense.noise_multiplier, steps, rate=rate)
     on_update = [d for d in defenses if isinstance(d, Defense)]

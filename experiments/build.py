@@ -102,8 +102,8 @@ class Cell:
     def guarantee(self, data_dir: str | None) -> Guarantee | None:
         """The differential privacy of a round: by its defenses, which holds against everybody, else by its server."""
         federation, data = self.study.federation, self.data(data_dir)
-        fewest = min(len(data.holdings(client)) for client in range(federation.clients))
-        found = guarantee(self.defenses(), self.protocol(), fewest)
+        sizes = [len(data.holdings(client)) for client in range(federation.clients)]
+        found = guarantee(self.defenses(), self.protocol(), min(sizes), max(sizes))
         if found is None and federation.strategy == CENTRAL:
             return central(federation.strategy_options["noise_multiplier"])
         return found

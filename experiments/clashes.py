@@ -1,6 +1,7 @@
 """What in a study cannot go together, though each of it could be built."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from defenses import DEFENSES
 from defenses.mixing import InstaHide, Mixup
@@ -9,6 +10,7 @@ from experiments.config import Study
 from fl_sim.core.contracts import ExampleDefense, GradientDefense
 from fl_sim.core.errors import ConfigError
 from fl_sim.federation.central import CENTRAL
+from fl_sim.federation.wire import NUM_EXAMPLES
 from fl_sim.training.local import state_of
 
 
@@ -37,6 +39,8 @@ def central(cell: Cell, data_dir: str | None) -> None:
         )
     if cell.study.adversary.view == "aggregate":
         found.append('a server that clips each update, which it must see: set adversary.view = "client"')
+    if (key := federation.strategy_options.get("weighted_by_key", NUM_EXAMPLES)) != NUM_EXAMPLES:
+        found.append(f"clients that count alike, got weighted_by_key = {key!r}, which they choose: leave it out")
     if names := sorted(state_of(cell.model(data.task())()).buffers):
         found.append(f"a model without batch norm, whose statistics would be noised too, got {names[0]}: take another")
     if found:
@@ -55,6 +59,20 @@ def _defenses(study: Study) -> Iterator[str]:
         yield (
             "defenses: dpsgd needs the gradient of each example alone, which batch statistics mix: set "
             'federation.batchnorm = "eval"'
+        )
+    names = [part.name for part in study.defenses]
+    if {"clip", "gaussian"} <= set(names) and study.federation.batchnorm == "train":
+        yield (
+            "defenses: clip and gaussian promise nothing where batch statistics are sent beside the update: set "
+            'federation.batchnorm = "eval", or take another noise'
+        )
+    for sparse, signs in pairwise(names):
+        if sparse in {"topk", "random_prune"} and signs == "signsgd":
+            yield f"defenses: signsgd after {sparse} would send every zero as a positive entry: leave one of them out"
+    if study.adversary.labels and (mixers := sorted({"mixup", "instahide"} & set(names))):
+        yield (
+            f"adversary.labels: blends have no class that could be granted behind {mixers[0]}: set labels = false, "
+            "and take dlg, which searches labels too"
         )
 
 

@@ -11,9 +11,9 @@ from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
 from experiments.report import Picture, ReportInput, markdown, render, summarise
-from fl_sim.core.contracts import AnyDefense
+from fl_sim.core.contracts import ModelDefense
 from fl_sim.core.mechanism import has_estimate
-from fl_sim.core.types import Reconstruction
+from fl_sim.core.types import Reconstruction, UpdateKind
 from fl_sim.metrics.matching import match
 from fl_sim.runtime import files
 from fl_sim.runtime.cells import Key
@@ -61,13 +61,16 @@ def adaptive(run: Run) -> list[tuple[str, str]]:
         for cell in run.cells
         if cell.study.adversary.defense != "unknown" and cell.study.adversary.view == "client"
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and _usable(cell.defenses(), cell.study.adversary.defense)
+        if "defense" in attack(part).needs and _usable(cell)
     ]
 
 
-def _usable(defenses: Sequence[AnyDefense], level: str) -> bool:
-    """Whether their density can be used; where only their kind is granted, with parameters that can be estimated."""
-    return informs(defenses) and (level != "kind" or all(has_estimate(type(d)) for d in defenses))
+def _usable(cell: Cell) -> bool:
+    """Whether its defenses' density can be used; where only their kind is granted, with estimated parameters."""
+    defenses, level = cell.defenses(), cell.study.adversary.defense
+    kind: UpdateKind = "gradient" if cell.study.federation.mode == "fedsgd" else "delta"
+    known = [type(d) for d in defenses if not isinstance(d, ModelDefense)]
+    return informs(defenses, kind) and (level != "kind" or all(map(has_estimate, known)))
 
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:

@@ -16,7 +16,7 @@ from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
 from fl_sim.core.trees import flat, map_tree, subtract
-from fl_sim.core.types import Tensors, Update
+from fl_sim.core.types import Tensors, Update, UpdateKind
 
 
 @part
@@ -165,9 +165,9 @@ def _noise_alone(defenses: Sequence[AnyDefense], seen: Update, supposed: Noise) 
         return Stack.read((), seen, {}, supposed)
 
 
-def informs(defenses: Sequence[AnyDefense]) -> bool:
+def informs(defenses: Sequence[AnyDefense], kind: UpdateKind = "gradient") -> bool:
     """Whether knowing these defenses gives :class:`DefenseDensity` more than plain squared differences."""
-    probe = Update(delta={"x": torch.zeros(2)}, num_examples=1)
+    probe = Update(delta={"x": torch.zeros(2)}, num_examples=1, kind=kind)
     supposed = Normal(1.0)
     try:
         stack = Stack.read(defenses, probe, {}, supposed)

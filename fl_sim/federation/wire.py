@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from flwr.common.typing import NDArray
 
 from fl_sim.core.contracts import Defense
@@ -151,10 +152,13 @@ def plain(update: Update, broadcast: State, metrics: MetricRecord, learning_rate
 
 def size(content: RecordDict) -> int:
     """Bytes of a message's records as Flower serialises them; transport headers are not counted."""
-    return sum(
-        sum(len(array.data) for array in record.values()) if isinstance(record, ArrayRecord) else len(record.deflate())
-        for record in content.values()
-    )
+    data, frame = 0, RecordDict()
+    for name, record in content.items():
+        frame[name] = record
+        if isinstance(record, ArrayRecord):  # its bytes are counted, not copied; a few bytes of lengths are missed
+            data += sum(len(array.data) for array in record.values())
+            frame[name] = ArrayRecord({k: Array(a.dtype, a.shape, a.stype, b"") for k, a in record.items()})
+    return data + len(recorddict_to_proto(frame).SerializeToString())
 
 
 class Reader:

@@ -9,6 +9,7 @@ from torch import nn
 
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
+from defenses.mixing import Mixup
 from defenses.noise import Gaussian, Laplace
 from defenses.privacy import Guarantee, central, guarantee
 from defenses.quantization import Quantize
@@ -63,6 +64,16 @@ def test_a_record_may_be_in_every_poisson_sample() -> None:
     found = guarantee((DpSgd(clip=1.0, noise_multiplier=0.7),), replace(LOCAL, sampling="poisson"), 41)
     assert found == Guarantee("record", 0.7, steps=3 * 10, rate=4 / 41)
     assert guarantee((CLIP, NOISE), replace(LOCAL, sampling="poisson"), 41) == Guarantee("client", 0.25, 1)
+
+
+def test_of_clients_of_several_sizes_the_worst_of_both_counts() -> None:
+    found = guarantee((DpSgd(clip=1.0, noise_multiplier=0.7),), replace(LOCAL, sampling="poisson"), 41, 80)
+    assert found == Guarantee("record", 0.7, steps=3 * 20, rate=4 / 41)
+
+
+def test_records_that_are_mixed_are_not_protected_one_by_one() -> None:
+    assert guarantee((Mixup(), DpSgd(clip=1.0, noise_multiplier=0.7)), SGD, 40) is None
+    assert guarantee((Mixup(), CLIP, NOISE), SGD, 40) == Guarantee("client", 0.25, 1)
 
 
 def test_a_server_that_adds_the_noise_protects_from_others_alone() -> None:

@@ -54,6 +54,17 @@ def test_poisson_samples_need_local_steps_and_gradients_of_examples(study_file: 
     assert "Soteria" in problems(path, *LOCAL, POISSON, "defenses=soteria")
 
 
+def test_what_makes_no_sense_together_is_said(study_file: Write) -> None:
+    path = study_file(SMALL)
+    assert "every zero as a positive" in problems(path, "defenses=[{name='topk', keep=0.1}, 'signsgd']")
+    noised = "defenses=[{name='clip', norm=1.0}, {name='gaussian', std=1.0}]"
+    assert "promise nothing" in problems(path, noised, "federation.batchnorm=train")
+    mixed = ["defenses=mixup", "federation.batch_size=2", "adversary.labels=true"]
+    assert "blends have no class" in problems(path, *mixed)
+    keyed = "federation.strategy_options={noise_multiplier=1.0, clipping_norm=0.5, weighted_by_key='loss'}"
+    assert "which they choose" in problems(path, PRIVATE[0], keyed)
+
+
 def test_mixing_needs_images_to_mix(study_file: Write) -> None:
     path = study_file(SMALL)
     assert "expected 4 images or more to mix in a client's round, got 1" in problems(path, "defenses=instahide")

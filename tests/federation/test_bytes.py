@@ -63,5 +63,6 @@ def test_a_reply_is_hardly_longer_than_what_it_says(
     sent = defense.protect(update, derive(1)).update.delta
     reply = wire.pack(update, 0.5, 0)
     reply[wire.UPDATE] = wire.to_record(defense.codec.encode(sent))
-    length = 8 * len(recorddict_to_proto(reply).SerializeToString())
-    assert content(sent) < length < 1.1 * content(sent)
+    length = len(recorddict_to_proto(reply).SerializeToString())
+    assert content(sent) < 8 * length < 1.1 * content(sent)
+    assert wire.size(reply) == pytest.approx(length, rel=0.01), "what reports say"

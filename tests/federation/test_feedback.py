@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attacks.likelihoods import informs
 from defenses import DEFENSES
+from defenses.dpsgd import DpSgd
 from defenses.sparsification import TopK
 from fl_sim.core.contracts import Defense
 from fl_sim.core.errors import ConfigError, FlSimError
@@ -99,3 +100,8 @@ def test_it_needs_a_place_for_what_is_left() -> None:
 def test_no_adversary_is_said_to_know_what_is_left() -> None:
     assert informs([TopK(keep=0.1)])
     assert not informs([TopK(keep=0.1, feedback=True)])
+
+
+def test_dpsgd_of_local_steps_informs_nobody() -> None:
+    assert informs([DpSgd(clip=1.0, noise_multiplier=1.0)])
+    assert not informs([DpSgd(clip=1.0, noise_multiplier=1.0)], "delta")
