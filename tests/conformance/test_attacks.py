@@ -46,6 +46,7 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast 
     "rank": {},
     "ratio": {},
 }
+GENERATIVE = {name for name, options in SMALL.items() if "generator" in options} | {"gion"}
 NETS: Mapping[str, tuple[str, dict[str, Any]]] = {"r_gap": ("lenet", {})}  # for attacks that mlp does not suit
 MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "bayes": 20.0,
@@ -98,7 +99,9 @@ def attack(name: str) -> Attack:
 @pytest.fixture
 def brief(name: str) -> Attack:
     """The same, stopped long before it has found anything."""
-    fewer = {"steps": 40, "latent_steps": 20, "restarts": 2}
+    fewer = {"steps": 40, "restarts": 2}
+    if name in GENERATIVE:
+        fewer = {"steps": 4, "latent_steps": 4, "stages": 1, "population": 8, "restarts": 2}
     return ATTACKS[name](**{option: fewer.get(option, value) for option, value in SMALL[name].items()})
 
 
