@@ -1,6 +1,7 @@
 """``fl-sim train-prior`` for generators, as a user meets it, and the one that is bundled."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks.generators import about, load
+from attacks.generators import About, about, load
 from attacks.generators.stored import place
 from experiments.generators import quality
 from experiments.generators.making import Order, Public
@@ -31,6 +32,13 @@ def _rough_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 def train(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> int:
     return fl_sim(monkeypatch, "train-prior", "--out", str(out), *arguments)
+
+
+def options(made: About) -> list[str]:
+    """Of the command that made a file."""
+    program, command, *given = shlex.split(made.made["command"])
+    assert (program, command, given[-2]) == ("fl-sim", "train-prior", "--out")
+    return given[:-2]
 
 
 def weights(path: Path) -> list[bytes]:
