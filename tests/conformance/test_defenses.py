@@ -9,7 +9,7 @@ import torch
 from defenses import DEFENSES
 from fl_sim.core.contracts import AnyDefense, Defense, has_density
 from fl_sim.core.density import Choice, Interval, Normal, log_likelihood
-from fl_sim.core.errors import NoDensityError
+from fl_sim.core.errors import ConfigError, NoDensityError
 from fl_sim.core.part import units
 from fl_sim.core.seeds import derive
 from fl_sim.core.trees import flat, subtract
@@ -133,7 +133,7 @@ def test_without_strength_it_does_nothing(weakest: str, update: Update) -> None:
 
 @pytest.mark.parametrize("any_name", sorted(DEFENSES))
 def test_refuses_impossible_strengths(any_name: str) -> None:
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, ConfigError)):
         DEFENSES[any_name](**IMPOSSIBLE[any_name])
 
 
