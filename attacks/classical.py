@@ -84,6 +84,7 @@ def inverting_gradients(
     cosine: Literal["plain", "profile"] = "profile",
     signed: bool = True,
     dropped: tuple[str, ...] = (),
+    draws: Literal["mean", "fresh"] = "mean",
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal",
     image: str | None = None,
     restarts: int = 1,
@@ -92,8 +93,9 @@ def inverting_gradients(
     """Inverting gradients with a profile-likelihood cosine, total variation, signed Adam, box. After arXiv 2003.14053.
 
     ``tv`` weighs mean absolute differences in normalised space, as the authors' code does. Labels that are not granted
-    are inferred first; parameters ``dropped`` by name do not count: against Soteria, the layer that it defends. Differs
-    from the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and
+    are inferred first; parameters ``dropped`` by name do not count: against Soteria, the layer that it defends. Where a
+    model draws, ``draws = "fresh"`` draws anew at each step, as an attack does that knows nothing of it. Differs from
+    the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and
     without noise, except through narrow nets: see experiments/LOG.md), in the shorter default (the paper runs 4,800 to
     24,000 steps), and in that the best of the last eighth of the iterates is kept, not the last. The authors' code
     varies ``tv`` by task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``)
@@ -102,7 +104,7 @@ def inverting_gradients(
     return PosteriorSearch(
         likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped)),
         priors=(TotalVariation(weight=tv),),
-        variables=Pixels(init=init, image=image),
+        variables=Pixels(init=init, image=image, noise=draws),
         solver=Adam(steps=steps, step_size=step_size, signed=signed, schedule="steps", seconds=seconds),
         restarts=restarts,
     )

@@ -1,5 +1,6 @@
 """Search over the pixels themselves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -30,9 +31,9 @@ class Pixels(Variables):
         image: Path of a .npy with ``(C, H, W)`` floats in [0, 1], for ``init = "image"``.
         box: Whether images are kept inside [0, 1] after each step.
         labels: ``given``: those granted or inferred; ``joint``: free logits, searched too (DLG), unless granted.
-        noise: What a stochastic model drew (a bottleneck's noise, dropout's mask): its ``mean``, or ``joint``: searched
-            too, from a draw of its own law and at its cost in nats, which wants a likelihood in nats. A mask is
-            searched between its two values.
+        noise: What a stochastic model drew (a bottleneck's noise, dropout's mask): its ``mean``; ``joint``: searched
+            too, from a draw of its own law and at its cost in nats, which wants a likelihood in nats (a mask is
+            searched between its two values); ``fresh``: drawn anew at each step, by a generator that the pixels seed.
     """
 
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal"
@@ -41,7 +42,7 @@ class Pixels(Variables):
     image: str | None = None
     box: bool = True
     labels: Literal["given", "joint"] = "given"
-    noise: Literal["mean", "joint"] = "mean"
+    noise: Literal["mean", "joint", "fresh"] = "mean"
 
     def __post_init__(self) -> None:
         if (self.init == "image") != (self.image is not None):
@@ -53,10 +54,10 @@ class Pixels(Variables):
     def check(self, seen: Observation, model: nn.Module) -> None:
         if self.image is not None:
             image_of(Path(self.image), seen.task.image_shape)
-        if self.noise == "joint" and not drawing(model):
+        if self.noise != "mean" and not drawing(model):
             raise UnmetKnowledgeError(
-                "what a model draws can be searched only where it draws something, and this one has no stochastic "
-                'module: leave draws at "mean", or use a model with one: with dropout, or behind precode'
+                f'draws = "{self.noise}" is for models that draw something, and this one has no stochastic module: '
+                'leave draws at "mean", or use a model with one: with dropout, or behind precode'
             )
 
     def start(self, problem: Problem, trials: int, rng: Generator) -> Point:
@@ -66,8 +67,8 @@ class Pixels(Variables):
         if self._joint(problem):
             logits = torch.randn(*shape[:2], problem.seen.task.classes, generator=rng)
             point[LOGITS] = logits.to(problem.device)
-        if self.noise == "joint":
-            point.update(self._draws(problem, shape[:2], rng))
+        if self.noise != "mean":
+            point.update(self._drawn(problem, [rng] * trials, shape[1]))
         return point
 
     def decode(self, point: Point, problem: Problem) -> Guess:
@@ -76,23 +77,29 @@ class Pixels(Variables):
         return Guess(images, labels, {name: v for name, v in point.items() if name not in {PIXELS, LOGITS}})
 
     def project(self, point: Point, problem: Problem) -> Point:
-        laws = drawing(problem.model) if self.noise == "joint" else {}
-        drawn = {name: law.nearest(point[name]) for name, law in laws.items()}
-        if not self.box:
-            return {**point, **drawn}
-        low, high = -problem.mean / problem.std, (1 - problem.mean) / problem.std
-        return {**point, **drawn, PIXELS: point[PIXELS].clamp(low, high)}
+        if self.box:
+            low, high = -problem.mean / problem.std, (1 - problem.mean) / problem.std
+            point = {**point, PIXELS: point[PIXELS].clamp(low, high)}
+        return {**point, **self._allowed(point, problem)}
 
     def surprise(self, point: Point, problem: Problem) -> Tensor:
         laws = drawing(problem.model) if self.noise == "joint" else {}
         costs = [law.surprise(point[name]).flatten(1).sum(1) for name, law in laws.items()]
         return sum(costs, super().surprise(point, problem))
 
+    def _allowed(self, point: Point, problem: Problem) -> Point:
+        """What the model draws, from here on."""
+        if self.noise == "fresh":
+            rngs = [Generator().manual_seed(int(trial.view(torch.int32).sum())) for trial in point[PIXELS].detach()]
+            return self._drawn(problem, rngs, point[PIXELS].shape[1])
+        laws = drawing(problem.model) if self.noise == "joint" else {}
+        return {name: law.nearest(point[name]) for name, law in laws.items()}
+
     @staticmethod
-    def _draws(problem: Problem, shape: tuple[int, int], rng: Generator) -> Point:
-        trials, images = shape
-        drawn = draw_noise(problem.model, trials * images, rng)
-        return {name: z.view(trials, images, -1).to(problem.device) for name, z in drawn.items()}
+    def _drawn(problem: Problem, rngs: Sequence[Generator], images: int) -> Point:
+        """Of each trial, by its own generator."""
+        each = [draw_noise(problem.model, images, rng) for rng in rngs]
+        return {name: torch.stack([one[name] for one in each]).to(problem.device) for name in each[0]}
 
     def _joint(self, problem: Problem) -> bool:
         return self.labels == "joint" and problem.seen.knowledge.labels is None

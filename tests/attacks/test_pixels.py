@@ -88,6 +88,16 @@ def test_draws_are_searched_from_their_own_law_only_where_asked_for(drawing: Pro
     assert Pixels().decode(at_mean, drawing).noise == {}
 
 
+def test_fresh_draws_are_anew_at_each_point_of_their_law_and_the_same_at_the_same(drawing: Problem) -> None:
+    variables = Pixels(noise="fresh")
+    first = variables.project(variables.start(drawing, 2000, derive(1)), drawing)
+    moved = variables.project({**first, "pixels": first["pixels"] * 0.999}, drawing)
+    assert stats.kstest(first[DRAW].flatten().numpy(), "norm").pvalue > 0.001
+    assert abs(torch.corrcoef(torch.stack([first[DRAW].flatten(), moved[DRAW].flatten()]))[0, 1]) < 0.05
+    alone = {name: value[7:8] for name, value in first.items()}
+    assert torch.equal(variables.project(alone, drawing)[DRAW], first[DRAW][7:8])  # and of each trial by itself
+
+
 def test_a_model_that_draws_nothing_has_no_draws_to_search(problem: Problem) -> None:
     point = Pixels(noise="joint", labels="joint").start(problem, 2, derive(1))
     assert sorted(point) == ["logits", "pixels"]
