@@ -24,7 +24,8 @@ class CmaEs(Solver):
         steps: Generations.
         trials: The population: what an observation needs of trials. The first of them is where its search begins.
         spread: Standard deviation of the first generation, in units of the variables.
-        bound: Entries stay in ``[-bound, bound]``.
+        bound: Entries stay in ``[-bound, bound]``; what leaves is clipped (drawn anew until it fits, most of a search's
+            time goes into draws).
         seed: Of all draws; the same for every observation.
         seconds: Stop after this time, for each observation.
 
@@ -56,4 +57,4 @@ class CmaEs(Solver):
         first = mean.detach().double().cpu().numpy().clip(-self.bound, self.bound)
         bounds = np.tile([-self.bound, self.bound], (len(first), 1))
         seed = derive_int(self.seed, "cma", place) % _SEEDS
-        return CMA(first, self.spread, bounds=bounds, seed=seed, population_size=self.trials)
+        return CMA(first, self.spread, bounds=bounds, n_max_resampling=1, seed=seed, population_size=self.trials)
