@@ -45,6 +45,9 @@ class Soteria(GradientDefense):
     layer: str = ""
     chunk: Annotated[PositiveInt, Unit("features at once")] = 128
 
+    def check(self, model: nn.Module) -> None:
+        self.layer_of(model)
+
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
         del rng
         state = State(weights, buffers)

@@ -167,10 +167,8 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
         raise ConfigError(f"no {kind} {part.name!r}; there are: {', '.join(known)}{suggestion(part.name, known)}")
     factory = registry[part.name]
     signature = inspect.signature(factory)
-    try:
-        signature.bind(**part.arguments)
-    except TypeError as error:
-        raise ConfigError(f"{kind} {part.name}: {error}; it takes {signature}") from error
+    if problems := _misfits(part, signature):
+        raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems])
     try:
         return factory(**_tuples(part.arguments))
     except ValidationError as error:
@@ -178,6 +176,18 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
             f"{_field(error.title, e['loc'], signature)}: {e['msg']}, got {e['input']!r}" for e in error.errors()
         ]
         raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems]) from error
+
+
+def _misfits(part: Part, signature: inspect.Signature) -> list[str]:
+    """Arguments that there are not, and those that are missing."""
+    known = list(signature.parameters)
+    needed = [name for name, one in signature.parameters.items() if one.default is inspect.Parameter.empty]
+    unknown = [
+        f"{name} is not an argument; there are: {', '.join(known)}{suggestion(name, known)}"
+        for name in part.arguments
+        if name not in known
+    ]
+    return unknown + [f"expected {name}, which has no default" for name in needed if name not in part.arguments]
 
 
 def _field(owner: str, path: tuple[int | str, ...], signature: inspect.Signature) -> str:

@@ -18,7 +18,7 @@ from experiments.config import Study
 from experiments.knowledge import empty_observations
 from experiments.overlap import refuse_overlap
 from experiments.parts import AttackPart, Part, canonical, parts
-from fl_sim.core.contracts import AnyDefense, Attack, Defense
+from fl_sim.core.contracts import AnyDefense, Attack, Defense, GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Task, Update
@@ -70,8 +70,8 @@ def check(study: Study, data_dir: str | None = None) -> list[Cell]:
     grid = cells(study)
     found = chain(_unmet(study, grid), untriable(study), *(_problems(cell, data_dir) for cell in grid))
     problems = dict.fromkeys(found)
-    if problems:
-        raise ConfigError(list(problems))
+    if own := [p for p in problems if p.partition(": ")[2] not in problems]:  # not what an attack repeats of its cell
+        raise ConfigError(own)
     return grid
 
 
@@ -148,6 +148,9 @@ def _fits(cell: Cell, data: ClientData) -> None:
     if min(task.image_shape[1:]) < SMALLEST:
         raise ConfigError(f"expected images of {SMALLEST}x{SMALLEST} pixels or more, got {task.image_shape[1:]}")
     _answers(cell.model(task), task)
+    for defense in cell.defenses():
+        if isinstance(defense, GradientDefense):
+            defense.check(cell.model(task)())
     _draws_in_the_open(cell, task)
 
 

@@ -217,6 +217,10 @@ class GradientDefense(Mechanism, ABC):
     def gradient(self, model: nn.Module, weights: Tensors, buffers: Tensors, batch: Batch, rng: Generator) -> Tensors:
         """Named like ``weights``; replaces the plain mean gradient."""
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that it cannot defend, with a ``ConfigError``; before anything is trained."""
+        del model
+
 
 class ExampleDefense(GradientDefense):
     """Joins the gradients of single examples into one, and adds noise: DP-SGD (arXiv 1607.00133)."""
