@@ -10,7 +10,7 @@ import click
 import typer
 
 from experiments.making import making
-from experiments.options import AsJson, DataDir, Folder, Fresh, Out, Overrides, Where
+from experiments.options import AsJson, DataDir, FailIf, Folder, Fresh, Out, Overrides, Where
 
 INTERRUPTED = 130
 
@@ -20,7 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 all done; 1 finished, but jobs or checks failed; 2 wrong study or command; 130 interrupted.",
+    epilog="Exit codes: 0 all done; 1 finished, but jobs or checks failed; 2 wrong study or command; "
+    "3 a limit of --fail-if is broken; 130 interrupted.",
 )
 app.add_typer(making)
 
@@ -42,13 +43,14 @@ def run(
     out: Out = None,
     data_dir: DataDir = None,
     executor: Where = "ray",
+    fail_if: FailIf = None,
     fresh: Fresh = False,
     json: AsJson = False,
 ) -> None:
     """Run a study from simulation to report; an interrupted one goes on where it was."""
     from experiments import commands
 
-    commands.run(study, overrides or [], out, data_dir, executor, fresh=fresh, json=json)
+    commands.run(study, overrides or [], out, data_dir, executor, fresh=fresh, json=json, fail_if=fail_if or [])
 
 
 @app.command()
@@ -100,11 +102,11 @@ def evaluate(folder: Folder, data_dir: DataDir = None) -> None:
 
 
 @app.command()
-def report(folder: Folder, data_dir: DataDir = None) -> None:
+def report(folder: Folder, data_dir: DataDir = None, fail_if: FailIf = None) -> None:
     """Only write report.html, table.md and summary.json from the records."""
     from experiments import commands
 
-    commands.stage("report", folder, data_dir, "inline")
+    commands.report(folder, data_dir, fail_if or [])
 
 
 @app.command()

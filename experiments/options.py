@@ -18,3 +18,11 @@ Where = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete the run folder first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="LIMIT",
+        help="Exit 3 where an attack on a defended setting breaks this, such as 'psnr.p95 > 25'; can be repeated.",
+    ),
+]

@@ -1,7 +1,7 @@
 """Stage four: the run folder as a page, a table and a machine-readable summary."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -22,8 +22,16 @@ JSON = dict[str, Any]
 _SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what is pictured
 
 
-def present(run: Run) -> tuple[str, list[JSON]]:
-    """Write ``report.html``, ``table.md`` and ``summary.json``; returns the page's path and the summary's rows."""
+class Presented(NamedTuple):
+    """The page's path, the summary's rows, and what both are made from."""
+
+    page: str
+    rows: list[JSON]
+    input: ReportInput
+
+
+def present(run: Run) -> Presented:
+    """Write ``report.html``, ``table.md`` and ``summary.json``."""
     found = report_input(run)
     path = run.store.path / "report.html"
     rows = summarise(found)
@@ -31,7 +39,7 @@ def present(run: Run) -> tuple[str, list[JSON]]:
     files.write(run.store.path / "table.md", markdown(found).encode())
     hashes = {"hash": found.study_hash, "attacks_hash": found.attacks_hash}
     files.write_json(run.store.path / "summary.json", {"study": run.study.name, **hashes, "rows": rows})
-    return str(path), rows
+    return Presented(str(path), rows, found)
 
 
 def report_input(run: Run) -> ReportInput:

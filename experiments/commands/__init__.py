@@ -2,7 +2,7 @@
 
 from experiments.commands.checking import check
 from experiments.commands.installed import list_, selftest
-from experiments.commands.runs import attack, run, stage
+from experiments.commands.runs import attack, report, run, stage
 from experiments.commands.shell import explain
 from experiments.commands.training import train_density, train_generator
 from experiments.commands.tuning import tune
@@ -12,6 +12,7 @@ __all__ = [
     "check",
     "explain",
     "list_",
+    "report",
     "run",
     "selftest",
     "stage",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from experiments import config, terminal
-from experiments.commands.shell import FAILED, err, executor_named, logging_to, out, text_of
+from experiments.commands.shell import FAILED, OVER, err, executor_named, logging_to, out, text_of
 from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError
 
@@ -21,13 +23,15 @@ def run(
     *,
     fresh: bool,
     json: bool,
+    fail_if: Sequence[str] = (),
 ) -> None:
     """From study to report, in a new or an existing run folder."""
     from experiments import pipeline
     from experiments.check import check, load
+    from experiments.gate import limit
     from fl_sim.runtime.store import RunStore
 
-    where, path = executor_named(executor), config.find(study_name)
+    where, path, limits = executor_named(executor), config.find(study_name), [limit(text) for text in fail_if]
     study = load(path, overrides)
     check(study, text_of(data_dir))
     place = folder or pipeline.default_folder(study)
@@ -37,7 +41,7 @@ def run(
         pipeline.create(store, study, config.question(path), _command(study_name, overrides))
         opened = pipeline.opened(store, where, text_of(data_dir))
         _stages(opened, ("simulate_and_attack", "evaluate"))
-        _finish(opened, json=json)
+        _finish(opened, limits, json=json)
 
 
 def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None:
@@ -47,11 +51,19 @@ def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None
 
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
-        opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
-        if name == "report":
-            _finish(opened, json=False)
-        else:
-            _stages(opened, (name,))
+        _stages(pipeline.opened(store, executor_named(executor), text_of(data_dir)), (name,))
+
+
+def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
+    """The report of an existing run."""
+    from experiments import pipeline
+    from experiments.gate import limit
+    from fl_sim.runtime.store import RunStore
+
+    limits = [limit(text) for text in fail_if]
+    _existing(folder)
+    with RunStore(folder) as store, logging_to(folder / "log.txt"):
+        _finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
 
 
 def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:
@@ -83,18 +95,24 @@ def _stages(opened: Any, names: Sequence[str]) -> None:
             getattr(opened, name)(watch)
 
 
-def _finish(opened: Any, *, json: bool) -> None:
+def _finish(opened: Any, limits: list[Any], *, json: bool) -> None:
+    from experiments.gate import broken
     from experiments.present import present
 
-    page, rows = present(opened)
+    page, rows, found = present(opened)
+    over = list(broken(found, limits)) if limits else []
     if json:
         ended, failed = opened.done()[1:]
-        about = {"run": str(opened.store.path), "report": page, "jobs": ended, "failed": failed, "rows": rows}
-        print(json_.dumps(about, indent=1))
+        about = {"run": str(opened.store.path), "report": page, "jobs": ended, "failed": failed, "over": over}
+        print(json_.dumps({**about, "rows": rows}, indent=1))
     else:
         out.print(terminal.results(rows))
         out.print(f"report: {page}", soft_wrap=True)
     _exit_if_failed(opened)
+    for line in over:
+        err.print(escape(f"over the limit: {line}"), soft_wrap=True)
+    if over:
+        sys.exit(OVER)
 
 
 def _exit_if_failed(opened: Any) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from fl_sim.core.errors import ConfigError, FlSimError
 
-OK, FAILED, WRONG = 0, 1, 2
+OK, FAILED, WRONG, OVER = 0, 1, 2, 3
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 

@@ -37,6 +37,9 @@ def test_json_is_one_document_and_all_is_done(
     assert fl_sim(monkeypatch, *tiny()) == 0  # a second time: nothing to do
     assert "report:" in capsys.readouterr().out
     assert fl_sim(monkeypatch, "report", str(tmp_path / "run")) == 0
+    assert fl_sim(monkeypatch, "report", str(tmp_path / "run"), "--fail-if", "psnr.max > 1000") == 0
+    assert fl_sim(monkeypatch, "report", str(tmp_path / "run"), "--fail-if", "psnr.max > 0") == 3
+    assert "over the limit: " in capsys.readouterr().err
 
 
 def test_failed_jobs_end_with_1(
@@ -79,6 +82,7 @@ def test_another_study_needs_fresh(
         (["run", "demo", "--executor", "slurm"], "expected one of ray, inline, got 'slurm'"),
         (["run", "mnist_noise", "--data-dir", "/nowhere"], "train-images-idx3-ubyte"),
         (["run"], "Missing argument"),
+        (["run", "demo", "--fail-if", "leaks"], "expected METRIC.STATISTIC > NUMBER"),
         (["list", "attack"], "did you mean 'attacks'"),
         (["report", "/nowhere"], "expected a run folder"),
         (["attack", "/nowhere", "--attack", "ig"], "expected a run folder"),
