@@ -110,6 +110,18 @@ def report(folder: Folder, data_dir: DataDir = None, fail_if: FailIf = None) -> 
 
 
 @app.command()
+def export(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv, one row an image.")],
+    data_dir: DataDir = None,
+) -> None:
+    """The records as a table, for notebooks and spreadsheets."""
+    from experiments import commands
+
+    commands.export(folder, file, data_dir)
+
+
+@app.command()
 def tune(
     study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
     overrides: Overrides = None,

@@ -2,7 +2,7 @@
 
 from experiments.commands.checking import check
 from experiments.commands.installed import list_, selftest
-from experiments.commands.runs import attack, report, run, stage
+from experiments.commands.runs import attack, export, report, run, stage
 from experiments.commands.shell import explain
 from experiments.commands.training import train_density, train_generator
 from experiments.commands.tuning import tune
@@ -11,6 +11,7 @@ __all__ = [
     "attack",
     "check",
     "explain",
+    "export",
     "list_",
     "report",
     "run",

@@ -66,6 +66,18 @@ def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
         _finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
 
 
+def export(folder: Path, file: Path, data_dir: Path | None) -> None:
+    """The records of a run as a table."""
+    from experiments import pipeline
+    from experiments.export import export
+    from fl_sim.runtime.store import RunStore
+
+    _existing(folder)
+    with RunStore(folder) as store:
+        count = export(pipeline.opened(store, "inline", text_of(data_dir)), file)
+    out.print(f"{file}: {count} rows", soft_wrap=True)
+
+
 def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:
     """The attacks that are missing, and perhaps a new one."""
     from experiments import pipeline
