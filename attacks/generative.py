@@ -15,11 +15,21 @@ from attacks.staged import StagedSearch
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
 
-Matched: TypeAlias = Literal["cosine", "l2", "defense"]
-"""What gradients are compared by: their angle, their squared distance, the density of the defense as in ``bayes``."""
+Matched: TypeAlias = Literal["cosine", "observed", "l2", "defense"]
+"""What gradients are compared by.
+
+Their angle; their angle in the entries that were ``observed`` other than zero, against Soteria and pruning; their
+squared distance; the density of the ``defense`` as in ``bayes``, where what is not granted of it is estimated: against
+clipping, noise, quantization, pruning.
+"""
 
 _LIKELIHOODS: Mapping[Matched, Likelihood] = MappingProxyType(
-    {"cosine": Cosine(), "l2": L2(relative=True), "defense": DefenseDensity()}
+    {
+        "cosine": Cosine(),
+        "observed": Cosine(support="observed"),
+        "l2": L2(relative=True),
+        "defense": DefenseDensity(),
+    }
 )
 
 
