@@ -129,7 +129,12 @@ def test_an_untrained_network_outnumbers_the_pixels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("gifd", {"stages": 1}), ("gias", {"latent_steps": 10, "steps": 5}), ("ggl", {"steps": 6, "population": 8})],
+    [
+        ("gifd", {"stages": 1}),
+        ("gifd", {"stages": 0, "condition": "mapped", "coarse": 10}),
+        ("gias", {"latent_steps": 10, "steps": 5}),
+        ("ggl", {"steps": 6, "population": 8}),
+    ],
 )
 def test_together_they_find_what_each_finds_alone(net: nn.Module, name: str, options: dict[str, Any]) -> None:
     seen = [watched(net, made(label, label + 1, seed=label)) for label in (1, 3, 6)]

@@ -27,8 +27,8 @@ PARTIAL: dict[str, Any] = {
     "soteria": {"rate": 0.8, "layer": "net.head"},
 }
 SEARCHES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("gifd", "match", "cosine", {"generator": "digits", "stages": 1, "steps": 30, "restarts": 1}),
-    ("inverting_gradients", "support", "all", {"steps": 80, "tv": 1e-4, "signed": False, "step_size": 0.8}),
+    ("gifd", "match", "cosine", {"generator": "digits", "stages": 2, "steps": 40, "restarts": 1}),
+    ("inverting_gradients", "support", "all", {"steps": 100, "tv": 1e-4, "signed": False, "step_size": 0.8}),
 )
 partial = pytest.mark.parametrize("name", PARTIAL)
 
