@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from attacks.ball import DeltaBall
-from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood
+from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood, Support
 from attacks.objective import Annealing
 from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.priors import TotalVariation, named
@@ -151,6 +151,7 @@ def cosine(
     layers: Literal["equal", "exponential"] = "equal",
     dropped: tuple[str, ...] = (),
     per: Literal["model", "tensor"] = "model",
+    support: Support = "all",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -158,10 +159,10 @@ def cosine(
 
     Differs from the release as ``l2`` does: the angle is that of one client's update. Layer weights count in the norms
     too, not in the inner product only. ``dropped`` parameters do not count; ``per``: one angle, or the mean of one a
-    tensor.
+    tensor; ``support = "observed"``: entries that came as zeros do not count.
     """
     return _search(
-        Cosine(layers=Layers(weights=layers, dropped=dropped), per=per),
+        Cosine(layers=Layers(weights=layers, dropped=dropped), per=per, support=support),
         steps=steps,
         step_size=step_size,
         decay=decay,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from attacks.likelihoods import L2, Cosine, Layers
+from attacks.likelihoods import L2, Cosine, Layers, Support
 from attacks.posterior import PosteriorSearch
 from attacks.priors import BatchNormStatistics, GroupConsistency, ImageL2, Prior, TotalVariation
 from attacks.solvers import LBFGS, Adam
@@ -85,6 +85,7 @@ def inverting_gradients(
     signed: bool = True,
     dropped: tuple[str, ...] = (),
     draws: Literal["mean", "fresh"] = "mean",
+    support: Support = "all",
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal",
     image: str | None = None,
     restarts: int = 1,
@@ -93,16 +94,17 @@ def inverting_gradients(
     """Inverting gradients with a profile-likelihood cosine, total variation, signed Adam, box. After arXiv 2003.14053.
 
     ``tv`` weighs mean absolute differences in normalised space, as the authors' code does. Labels that are not granted
-    are inferred first; parameters ``dropped`` by name do not count: against Soteria, the layer that it defends. Where a
-    model draws, ``draws = "fresh"`` draws anew at each step, as an attack does that knows nothing of it. Differs from
-    the paper in the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and
-    without noise, except through narrow nets: see experiments/LOG.md), in the shorter default (the paper runs 4,800 to
-    24,000 steps), and in that the best of the last eighth of the iterates is kept, not the last. The authors' code
-    varies ``tv`` by task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``)
+    are inferred first; parameters ``dropped`` by name do not count: against Soteria, the layer that it defends;
+    ``support = "observed"`` leaves out entries that came as zeros, against Soteria or pruning. Where a model draws,
+    ``draws = "fresh"`` draws anew at each step, as an attack does that knows nothing of it. Differs from the paper in
+    the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and without noise,
+    except through narrow nets: see experiments/LOG.md), in the shorter default (the paper runs 4,800 to 24,000 steps),
+    and in that the best of the last eighth of the iterates is kept, not the last. The authors' code varies ``tv`` by
+    task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``)
     ``signed = False`` with ``step_size = 0.8`` was 5 dB ahead: experiments/LOG.md.
     """
     return PosteriorSearch(
-        likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped)),
+        likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped), support=support),
         priors=(TotalVariation(weight=tv),),
         variables=Pixels(init=init, image=image, noise=draws),
         solver=Adam(steps=steps, step_size=step_size, signed=signed, schedule="steps", seconds=seconds),

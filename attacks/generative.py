@@ -15,11 +15,21 @@ from attacks.staged import StagedSearch
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
 
-Matched: TypeAlias = Literal["cosine", "l2", "defense"]
-"""What gradients are compared by: their angle, their squared distance, the density of the defense as in ``bayes``."""
+Matched: TypeAlias = Literal["cosine", "observed", "l2", "defense"]
+"""What gradients are compared by.
+
+Their angle; their angle in the entries that were ``observed`` other than zero, against Soteria and pruning; their
+squared distance; the density of the ``defense`` as in ``bayes``, where what is not granted of it is estimated: against
+clipping, noise, quantization, pruning.
+"""
 
 _LIKELIHOODS: Mapping[Matched, Likelihood] = MappingProxyType(
-    {"cosine": Cosine(), "l2": L2(relative=True), "defense": DefenseDensity()}
+    {
+        "cosine": Cosine(),
+        "observed": Cosine(support="observed"),
+        "l2": L2(relative=True),
+        "defense": DefenseDensity(),
+    }
 )
 
 
@@ -36,6 +46,8 @@ def gifd(
     image_l2: float = 1e-6,
     penalty: float = 0.0,
     keep: Literal["best", "last"] = "best",
+    condition: Literal["label", "mapped"] = "label",
+    coarse: int = 100,
     restarts: int = 4,
     seconds: float | None = None,
 ) -> Attack:
@@ -47,17 +59,29 @@ def gifd(
     is the image of that stage and restart whose gradient comes nearest, regularisers apart. Presets of the paper:
     BigGAN ``stages = 9, radii = 2000, 2500, … 6000``.
 
+    ``condition = "mapped"``: the generator is told not the label but the class that its own classifier sees in what a
+    search of ``coarse`` steps a stage found, from the same latents: for clients whose classes or images are not the
+    generator's (arXiv 2604.00955). Gradients are matched under the label all the same, other than in the authors' code.
+
     Differs from the released code (at ff243fe), which returns the last restart instead of the best one, and in that a
     stage ends at the best of its last eighth of iterates, not at the last.
     """
     depth = load(generator).depth if stages is None else stages + 1
     balls = [None, *_balls(depth - 1, radii, share)]
-    solver = Adam(steps=steps, step_size=step_size, schedule="ramp", seconds=seconds and seconds / depth)
-    phases = tuple(
-        Within(solver=solver, place=place, feature=ball, relative=radii is None, penalty=0.0 if place else penalty)
-        for place, ball in enumerate(balls)
+    whole = depth * (steps + coarse * (condition == "mapped"))
+
+    def phases(each: int) -> tuple[Phase, ...]:
+        limit = seconds and seconds * each / whole
+        solver = Adam(steps=each, step_size=step_size, schedule="ramp", seconds=limit)
+        return tuple(
+            Within(solver=solver, place=place, feature=ball, relative=radii is None, penalty=0.0 if place else penalty)
+            for place, ball in enumerate(balls)
+        )
+
+    before = phases(coarse) if condition == "mapped" else ()
+    return _staged(
+        generator, match, phases(steps), tv=tv, image_l2=image_l2, restarts=restarts, keep=keep, coarse=before
     )
-    return _staged(generator, match, phases, tv=tv, image_l2=image_l2, restarts=restarts, keep=keep)
 
 
 gifd_z = partial(gifd, stages=0)
@@ -147,6 +171,7 @@ def _staged(
     image_l2: float,
     restarts: int,
     keep: Literal["best", "last"],
+    coarse: tuple[Phase, ...] = (),
 ) -> Attack:
     priors = (TotalVariation(weight=tv), ImageL2(weight=image_l2))
     search = StagedSearch(
@@ -156,6 +181,7 @@ def _staged(
         phases=phases,
         restarts=restarts,
         keep=keep,
+        coarse=coarse,
     )
     return KnowsDefense(search=search) if match == "defense" else search
 

@@ -11,7 +11,7 @@ from torch import Generator as Draws
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from attacks.generators import Generator, State, load
+from attacks.generators import Generator, State, classifier, load
 from attacks.generators.fit import fitted
 from attacks.likelihoods import Likelihood
 from attacks.memory import halved
@@ -44,8 +44,11 @@ class StagedSearch(Attack):
         phases: What is searched, and how; in the order of the generator's stages.
         restarts: Chains with latents of their own, each through all phases.
         keep: The ``best`` image of all phases, or that of the ``last``; always of the chain in which it scores best.
+        coarse: Phases of a search before, from the same latents, if any: what it finds decides which classes the
+            generator is told, by the generator's own classifier (label mapping of arXiv 2604.00955).
 
-    The generator is told the classes that the gradient is matched under, which are granted or inferred.
+    The gradient is matched under the labels, which are granted or inferred. The generator is told the same, or after a
+    coarse search the classes that this found; before, where it has another number of classes, all of them alike.
     """
 
     likelihood: Likelihood
@@ -54,19 +57,23 @@ class StagedSearch(Attack):
     phases: tuple[Phase, ...]
     restarts: PositiveInt = 1
     keep: Literal["best", "last"] = "best"
+    coarse: tuple[Phase, ...] = ()
 
     @property
     def work(self) -> int:
-        return self.restarts * sum(phase.solver.steps * phase.solver.trials for phase in self.phases)
+        return self.restarts * sum(phase.solver.steps * phase.solver.trials for phase in (*self.coarse, *self.phases))
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.likelihood.check(seen)
         generator = self._loaded(seen, "cpu")
         fitted(torch.zeros(1, *generator.image_shape), seen.task.image_shape)
-        if generator.classes not in {0, seen.task.classes}:
+        if self.coarse:
+            classifier(str(self.generator))
+        elif generator.classes not in {0, seen.task.classes}:
             raise ConfigError(
                 f"expected a generator of {seen.task.classes} classes, as the task has, or of none, got one of "
-                f"{generator.classes} ({self.generator}): take another one"
+                f"{generator.classes} ({self.generator}): take another one, or let its own classifier find the class "
+                'with condition = "mapped"'
             )
         if (last := max(phase.place for phase in self.phases)) >= generator.depth:
             raise ConfigError(f"expected stages below {generator.depth}, which the generator has, got {last}")
@@ -89,20 +96,18 @@ class StagedSearch(Attack):
         began = time.monotonic()
         problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
-        generator, state = self._begin(problems, rngs, device)
-        tracks: list[list[Found]] = [[] for _ in range(len(problems) * self.restarts)]
-        steps = place = 0
-        for phase in self.phases:
-            with torch.no_grad():
-                state, place = generator.run(state, place, phase.place), phase.place
-            found, state, taken = self._phase(phase, generator, state, problems, rngs[0])
-            steps += taken
-            for track, one in zip(tracks, found, strict=True):
-                track.append(one)
+        generator = self._loaded(seen[0], device)
+        told, steps = [self._told(generator, problem) for problem in problems], 0
+        if self.coarse:
+            drawn = [rng.get_state() for rng in rngs]
+            rough, steps = self._chains(self.coarse, generator, told, problems, rngs)
+            told = [self._classes(generator, chosen(own, self.keep)) for own in rough]
+            for rng, state in zip(rngs, drawn, strict=True):
+                rng.set_state(state)
+        each, taken = self._chains(self.phases, generator, told, problems, rngs)
         seconds = (time.monotonic() - began) / len(seen)
-        each = [tracks[i : i + self.restarts] for i in range(0, len(tracks), self.restarts)]
         return [
-            self._told(problem, own, Budget(iterations=steps, seconds=seconds, device=device))
+            self._answer(problem, own, Budget(iterations=steps + taken, seconds=seconds, device=device))
             for problem, own in zip(problems, each, strict=True)
         ]
 
@@ -111,15 +116,44 @@ class StagedSearch(Attack):
             return load(self.generator, device)
         return self.generator.build(seen.task.image_shape, seen.update.num_examples).to(device)
 
-    def _begin(self, problems: Sequence[Problem], rngs: Sequence[Draws], device: str) -> tuple[Generator, State]:
-        """The generator, and the state before its first stage: chain by chain, image by image."""
-        generator = self._loaded(problems[0].seen, device)
-        states = []
-        for problem, rng in zip(problems, rngs, strict=True):
-            labels = problem.labels.repeat(self.restarts)
-            told = one_hot(labels, generator.classes).float() if generator.classes else labels[:, None][:, :0].float()
-            states.append(generator.start(len(labels), told, rng))
-        return generator, {name: torch.cat([state[name] for state in states]) for name in states[0]}
+    def _told(self, generator: Generator, problem: Problem) -> Tensor:
+        """Weights of the generator's classes for each image ``(N, classes)``: of its label, or all alike."""
+        if generator.classes == problem.seen.task.classes:
+            return one_hot(problem.labels, generator.classes).float()
+        return torch.full((len(problem.labels), generator.classes), 1 / max(1, generator.classes)).to(problem.device)
+
+    def _classes(self, generator: Generator, found: Found) -> Tensor:
+        """The classes of what was found, by the generator's own classifier, as weights ``(N, classes)``."""
+        network = classifier(str(self.generator), str(found.images.device))
+        with torch.no_grad():
+            answers = network(fitted(found.images, generator.image_shape)).argmax(1)
+        return one_hot(answers, generator.classes).float()
+
+    def _chains(
+        self,
+        phases: Sequence[Phase],
+        generator: Generator,
+        told: Sequence[Tensor],
+        problems: Sequence[Problem],
+        rngs: Sequence[Draws],
+    ) -> tuple[list[list[list[Found]]], int]:
+        """What each problem's chains find, phase by phase, and the steps taken."""
+        state, place, steps = self._begin(generator, told, rngs), 0, 0
+        tracks: list[list[Found]] = [[] for _ in range(len(problems) * self.restarts)]
+        for phase in phases:
+            with torch.no_grad():
+                state, place = generator.run(state, place, phase.place), phase.place
+            found, state, taken = self._phase(phase, generator, state, problems, rngs[0])
+            steps += taken
+            for track, one in zip(tracks, found, strict=True):
+                track.append(one)
+        return [tracks[i : i + self.restarts] for i in range(0, len(tracks), self.restarts)], steps
+
+    def _begin(self, generator: Generator, told: Sequence[Tensor], rngs: Sequence[Draws]) -> State:
+        """The state before the first stage: chain by chain, image by image."""
+        rows = [one.repeat(self.restarts, 1) for one in told]
+        states = [generator.start(len(one), one, rng) for one, rng in zip(rows, rngs, strict=True)]
+        return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
     def _phase(
         self, phase: Phase, generator: Generator, state: State, problems: Sequence[Problem], rng: Draws
@@ -139,7 +173,7 @@ class StagedSearch(Attack):
         found = [Found(one.score, picture, one.outcome) for one, picture in zip(solutions, pictures, strict=True)]
         return found, variables.reached(point), max(one.iterations for one in solutions)
 
-    def _told(self, problem: Problem, tracks: Sequence[Sequence[Found]], budget: Budget) -> Reconstruction:
+    def _answer(self, problem: Problem, tracks: Sequence[Sequence[Found]], budget: Budget) -> Reconstruction:
         best = chosen(tracks, self.keep)
         return Reconstruction(
             images=best.images.clamp(0, 1).cpu(),

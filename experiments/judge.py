@@ -13,6 +13,7 @@ from experiments.simulate import finite
 from fl_sim.core.types import Batch, Reconstruction
 from fl_sim.data.clients import ClientData
 from fl_sim.federation.client import ClientJob
+from fl_sim.metrics import gifd
 from fl_sim.metrics.identification import identification_rank
 from fl_sim.metrics.image import mse, psnr, ssim
 from fl_sim.metrics.labels import label_accuracy
@@ -62,6 +63,7 @@ class Judge:
             "ssim": ssim(images, real.images).tolist(),
             "lpips": seen.tolist() if isinstance(seen, Tensor) else None,
             "mse": mse(images, real.images).tolist(),
+            "gifd": self.as_gifd(images, real.images, lpips),
             "distance": distance(images, real.images, task.std).tolist(),
             "delta": self.cell.study.evaluation.delta or default_delta(task.image_shape, task.std),
             "trained": None if trained is None else _against(guess.images, trained, lpips),
@@ -75,6 +77,16 @@ class Judge:
             "device": guess.budget.device,
             "notes": {} if isinstance(seen, Tensor) else {"lpips": seen.reason},
         }
+
+    def as_gifd(self, images: Tensor, real: Tensor, lpips: Lpips | Unavailable) -> JSON | None:
+        """What the study asks for, to stand beside GIFD's tables."""
+        if not self.cell.study.evaluation.gifd_compat:
+            return None
+        task = self.data.task()
+        seen = None
+        if isinstance(lpips, Lpips) and real.shape[1] in (1, 3):
+            seen = gifd.lpips(lpips, images, real, task).tolist()
+        return {"ssim": gifd.ssim(images, real, task).tolist(), "lpips": seen}
 
     def candidates(self, key: Key) -> Tensor:
         """The line-up: all that the members hold, the truth among it, and the public images."""
@@ -117,7 +129,7 @@ class Judge:
 
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
-    distances = ("psnr", "ssim", "lpips", "mse", "distance", "delta", "trained")
+    distances = ("psnr", "ssim", "lpips", "mse", "gifd", "distance", "delta", "trained")
     others = ("label_accuracy", "identification_rank", "candidates", "controls")
     spent = ("loss", "iterations", "seconds", "device")
     return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}

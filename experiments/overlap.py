@@ -7,6 +7,7 @@ from typing import Any
 from experiments.build import Cell
 from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError, StoreError
+from fl_sim.data.domains import BASES
 from fl_sim.runtime import files
 
 
@@ -20,11 +21,16 @@ def refuse_overlap(cell: Cell, part: AttackPart, data_dir: str | None) -> None:
     for path in sorted(part.files()):
         about = _about(Path(path))
         seen = str(about.get("split") or about.get("made", {}).get("split", ""))
-        if (about.get("data"), about.get("origin"), seen.partition("[")[0]) == (data.name, data.origin, split):
+        whose = BASES.get(name := str(about.get("data")), name)
+        if (whose, about.get("origin"), seen.partition("[")[0]) == (
+            BASES.get(data.name, data.name),
+            data.origin,
+            split,
+        ):
             other = "test" if split == "train" else "train"
             raise ConfigError(
                 f"attack {part.key()}: expected {path} to have seen no image that a client may hold, but it was "
-                f'fitted to {data.name} ({seen}): set data.split = "{other}", or fit one with --split {other}'
+                f'fitted to {name} ({seen}): set data.split = "{other}", or fit one with --split {other}'
             )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from attacks import stored
 from attacks.generators.base import Generator
 from attacks.generators.biggan import BigGANDeep
+from attacks.generators.classifier import Classifier
 from attacks.generators.dcgan import DCGAN
 from attacks.generators.mlp import MLP
 from attacks.generators.staged import Staged
@@ -27,6 +28,7 @@ GENERATORS: Mapping[str, Callable[..., Generator]] = MappingProxyType(
 
 
 _BUNDLED = Path(__file__).with_name("weights")
+_CLASSIFIER = "classifier."  # before the names of its tensors
 
 
 @part
@@ -40,6 +42,7 @@ class About:
         origin: Where the pixels, or the weights, were read from.
         figures: Of its quality, as far as they were measured.
         made: Options of the training, its seed, versions of programs; the digest of a file that was converted.
+        classifier: Options of the classifier of its classes in the same file, beside their number; ``None``: none.
     """
 
     architecture: str
@@ -48,6 +51,15 @@ class About:
     origin: str
     figures: Mapping[str, float]
     made: Mapping[str, Any]
+    classifier: Mapping[str, Any] | None = None
+
+
+class Stored(NamedTuple):
+    """What a file holds, in eval mode, its weights fixed."""
+
+    generator: Generator
+    classifier: Classifier | None
+    about: About
 
 
 def place(name: str) -> str:
@@ -67,16 +79,33 @@ def load(path: str, device: str = "cpu") -> Generator:
         MissingDataError: There is no file.
         ConfigError: It holds something else.
     """
-    advice = (
-        "correct the path of the generator, or make one with `fl-sim train-prior --kind gan --data NAME` or, "
-        "of a public file, with `fl-sim convert-generator`"
-    )
-    return _loaded(Version.of(place(path), advice), device)[0]
+    return _stored(path, device).generator
 
 
 def about(path: str) -> About:
     """What the file says of itself; as :func:`load`."""
-    return _loaded(Version.of(place(path), "correct the path of the generator"), "cpu")[1]
+    return _stored(path, "cpu").about
+
+
+def classifier(path: str, device: str = "cpu") -> Classifier:
+    """That of the generator's classes, for images as it makes them; as :func:`load`.
+
+    Raises:
+        ConfigError: The file has none.
+    """
+    found = _stored(path, device).classifier
+    if found is None:
+        raise ConfigError(
+            f"expected a generator with a classifier of its classes, got {path}, which has none: make one with "
+            "`fl-sim train-prior --kind gan --architecture staged`, which trains both"
+        )
+    return found
+
+
+def together(generator: Generator, classifier: Classifier) -> Tensors:
+    """The tensors of a file; without the classifier where the generator has no classes."""
+    beside = classifier.state_dict() if generator.classes else {}
+    return {**generator.state_dict(), **{_CLASSIFIER + name: t for name, t in beside.items()}}
 
 
 def built(architecture: str, options: Mapping[str, Any], tensors: Tensors, what: str) -> Generator:
@@ -99,9 +128,33 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _stored(path: str, device: str) -> Stored:
+    advice = (
+        "correct the path of the generator, or make one with `fl-sim train-prior --kind gan --data NAME` or, "
+        "of a public file, with `fl-sim convert-generator`"
+    )
+    return _loaded(Version.of(place(path), advice), device)
+
+
 @lru_cache(maxsize=4)
-def _loaded(version: Version, device: str) -> tuple[Generator, About]:
+def _loaded(version: Version, device: str) -> Stored:
     tensors, about = stored.read(version, About, "a generator made by `fl-sim train-prior` or `convert-generator`")
     if about.architecture not in GENERATORS:
         raise ConfigError(f"{version.path}: expected one of {', '.join(GENERATORS)}, got {about.architecture!r}")
-    return built(about.architecture, about.options, tensors, str(version.path)).to(device), about
+    beside = {name.removeprefix(_CLASSIFIER): t for name, t in tensors.items() if name.startswith(_CLASSIFIER)}
+    own = {name: t for name, t in tensors.items() if not name.startswith(_CLASSIFIER)}
+    generator = built(about.architecture, about.options, own, str(version.path)).to(device)
+    return Stored(generator, _classifier(generator, about, beside, version), about)
+
+
+def _classifier(generator: Generator, about: About, tensors: Tensors, version: Version) -> Classifier | None:
+    if about.classifier is None:
+        return None
+    try:
+        with torch.device("meta"):
+            network = Classifier(generator.image_shape, generator.classes, **about.classifier)
+        network.load_state_dict(dict(tensors), assign=True)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(f"{version.path}: the classifier does not fit its options: {error}") from error
+    device = next(generator.parameters()).device
+    return network.to(device).eval().requires_grad_(requires_grad=False)

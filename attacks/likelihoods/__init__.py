@@ -6,6 +6,6 @@ for it (arXiv 2111.04706, table 1).
 
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.likelihoods.density import DefenseDensity, informs
-from attacks.likelihoods.distances import L1, L2, Cosine, Layers, Nothing
+from attacks.likelihoods.distances import L1, L2, Cosine, Layers, Nothing, Support
 
-__all__ = ["L1", "L2", "Cosine", "DefenseDensity", "Layers", "Likelihood", "Misfit", "Nothing", "informs"]
+__all__ = ["L1", "L2", "Cosine", "DefenseDensity", "Layers", "Likelihood", "Misfit", "Nothing", "Support", "informs"]

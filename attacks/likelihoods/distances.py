@@ -1,17 +1,24 @@
 """Distances that stand in for a density, where the adversary does not know the defense."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from attacks.gradients import Tree, products
+from attacks.gradients import Tree, dense, products
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.problem import Problem
 from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.core.part import part
 from fl_sim.core.types import Tensors
+
+Support: TypeAlias = Literal["all", "observed"]
+"""Which entries count: all, or those that came as other than zero.
+
+The latter is for defenses that send part of a gradient, pruning and Soteria: what they left out is no evidence. In a
+whole gradient a zero is some (a unit that was off), and is thrown away.
+"""
 
 _FLOOR = 0.1  # of 1 - cos^2: where the gradient leaves much open, the prior must not fade altogether
 _TINY = 1e-30  # far below the squared gradient of an image that the model is sure of
@@ -89,6 +96,8 @@ class Cosine(Likelihood):
             place where little of the observed gradient is signal.
         per: One angle over all parameters together (``model``), or the weighted mean of one a tensor (``tensor``).
         layers: Weigh the inner product and both norms; the code of arXiv 2111.04706 weighs the inner product only.
+        support: Which entries of the guess count. GIFD's mask against Soteria (arXiv 2308.04699), here of every layer,
+            so that it serves against pruning too: there GIFD prunes the guess by the guess's own sizes.
     """
 
     joins: ClassVar[bool] = True
@@ -96,16 +105,19 @@ class Cosine(Likelihood):
     form: Literal["plain", "profile"] = "plain"
     per: Literal["model", "tensor"] = "model"
     layers: Layers = Layers()
+    support: Support = "all"
 
     def bind(self, problem: Problem) -> Misfit:
         weights = self.layers.of(problem.targets)
+        masks = _masks(problem.targets, weights, self.support)
         target = {name: problem.targets[name] for name in weights}
         groups = [list(weights)] if self.per == "model" else [[name] for name in weights]
         norms = [_squares(target, group, weights).sqrt() for group in groups]
         shares = torch.tensor([weights[group[0]] for group in groups]).to(norms[0])
 
         def cost(gradients: Tree) -> Tensor:
-            angles = [self._angle(gradients, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
+            seen = _masked(gradients, masks)
+            angles = [self._angle(seen, target, g, weights, norm) for g, norm in zip(groups, norms, strict=True)]
             return (shares / shares.sum()) @ torch.stack(angles)
 
         return Misfit(cost, of="products")
@@ -135,6 +147,18 @@ def _differences(target: Tensors, weights: Mapping[str, float], size: Callable[[
         return torch.stack([w * _sum(size(gradients[k] - target[k])) for k, w in weights.items()]).sum(0)
 
     return Misfit(cost)
+
+
+def _masks(target: Tensors, names: Iterable[str], support: Support) -> Tensors:
+    """0 and 1, like the targets that have a zero among them; none of the others, where everything counts."""
+    if support == "all":
+        return {}
+    return {name: (target[name] != 0).to(target[name]) for name in names if not target[name].all()}
+
+
+def _masked(tree: Tree, masks: Tensors) -> Tree:
+    """What is masked is written out."""
+    return {**tree, **{name: g * masks[name] for name, g in dense({k: tree[k] for k in masks}).items()}}
 
 
 def _sum(trials: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.text import Text
 from torch.nn.functional import pad
 
-from attacks.generators import About, Generator
+from attacks.generators import About, Generator, together
 from experiments.commands.shell import err, out
 from experiments.generators.networks import one_hot
-from experiments.generators.quality import STEPS, figures
+from experiments.generators.quality import CLASSIFIER_WIDTH, STEPS, figures, trained_classifier
 from experiments.generators.training import Recipe, Training
 from experiments.priors import make_room, versions
 from experiments.progress import Tick, bar
@@ -146,9 +146,10 @@ def make(order: Order, console: Console) -> Made:
         with bar(console, run.parts()) as tick:
             run.train(tick)
             generator = training.averaged.eval()
-            found = figures(generator, public.train, public.held, data.classes, order.recipe.seed, tick)
+            classifier = trained_classifier(public.train, data.classes, order.recipe.seed)
+            found = figures(generator, classifier, public.train, public.held, order.recipe.seed, tick)
         about = run.about(found)
-        files.write_tensors(order.out, generator.state_dict(), vars(about))
+        files.write_tensors(order.out, together(generator, classifier), vars(about))
         files.write(order.picture, picture(generator, data.classes, order.recipe.seed))
     return Made(path=order.out, picture=order.picture, about=about)
 
@@ -208,6 +209,7 @@ class Run:
             data=self.data.name,
             origin=self.data.origin,
             figures=found,
+            classifier={"width": CLASSIFIER_WIDTH} if self.training.generator.classes else None,
             made={**kept, **trained, "command": self.order.command(self.training.epochs), "versions": versions()},
         )
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attacks.generators import Generator
-from experiments.generators.networks import Classifier, one_hot
+from attacks.generators.classifier import Classifier
+from experiments.generators.networks import one_hot
 from fl_sim.core.seeds import derive, derive_int
 from fl_sim.data import Split
 from fl_sim.data.transforms import to_unit
@@ -17,7 +18,7 @@ from fl_sim.metrics.image import psnr
 
 REACHED, STARTS, STEPS = 32, 4, 200  # images, latents that each is searched from, steps of Adam
 _STEP_SIZE = 0.1
-_CLASSIFIER_WIDTH, _CLASSIFIER_STEPS, _BATCH = 16, 1000, 64
+CLASSIFIER_WIDTH, _CLASSIFIER_STEPS, _BATCH = 16, 1000, 64
 _DRAWN = 1000  # samples, at most, of which classes and features are taken
 _CHUNK = 250
 
@@ -37,26 +38,27 @@ class Held(NamedTuple):
 
 
 def figures(
-    generator: Generator, train: Split, held: Split, classes: int, seed: int, tick: Callable[[str], None]
+    generator: Generator, classifier: Classifier, train: Split, held: Split, seed: int, tick: Callable[[str], None]
 ) -> dict[str, float]:
     """Of the generator, by name.
 
     ``reach_psnr``: mean PSNR in dB of the held-out images to which a latent was fitted, see :func:`reach`;
     ``reach_psnr_error``: its standard error. ``frechet``: :func:`frechet` of drawn and held-out images, in the features
-    of a small classifier trained on half the images that the generator was trained on; ``frechet_real``: of the other
-    half instead, as many images of the same classes, for scale. ``class_agreement``: share of drawn images that the
-    classifier takes for the class asked for, where there are classes; ``classifier_accuracy``: its share of held-out
-    images taken for what they are.
+    of the classifier; ``frechet_real``: of images that the generator was trained on and the classifier was not instead,
+    as many of the same classes, for scale. ``class_agreement``: share of drawn images that the classifier takes for the
+    class asked for, where there are classes; ``classifier_accuracy``: its share of held-out images taken for what they
+    are.
 
     Args:
+        classifier: As :func:`trained_classifier` makes it of ``train``.
         tick: Called after each of ``STEPS`` steps of the search, and once after the rest.
     """
-    known = Held.of(held, classes)
+    known = Held.of(held, classifier.head.out_features)
     reached = reach(generator, known.first(REACHED), seed, tick)
     found = {
         "reach_psnr": reached.mean().item(),
         "reach_psnr_error": reached.std().item() / math.sqrt(len(reached)),
-        **_classified(generator, train, known, seed),
+        **_classified(generator, classifier, train, known, seed),
     }
     tick("figures")
     return found
@@ -84,11 +86,9 @@ def reach(generator: Generator, held: Held, seed: int, tick: Callable[[str], Non
         return psnr(generator({**state, "latent": latent}), images).view(STARTS, count).amax(0)
 
 
-def _classified(generator: Generator, train: Split, held: Held, seed: int) -> dict[str, float]:
-    classes = held.conditions.shape[1]
-    half = len(train.labels) // 2  # the order of images means nothing
-    classifier = _classifier(Split(*(t[:half] for t in train)), classes, seed)
-    others = Held.of(Split(*(t[half : half + _DRAWN] for t in train)), classes)
+def _classified(generator: Generator, classifier: Classifier, train: Split, held: Held, seed: int) -> dict[str, float]:
+    half = len(train.labels) // 2
+    others = Held.of(Split(*(t[half : half + _DRAWN] for t in train)), held.conditions.shape[1])
     rng, asked = derive(seed, "generator", "figures"), others.conditions
     with torch.no_grad():
         drawn = torch.cat([generator(generator.start(len(part), part, rng)) for part in torch.split(asked, _CHUNK)])
@@ -104,20 +104,24 @@ def _classified(generator: Generator, train: Split, held: Held, seed: int) -> di
     }
 
 
-def _classifier(train: Split, classes: int, seed: int) -> Classifier:
-    """Trained for a fixed number of steps; its weights are a function of ``seed`` and the images."""
+def trained_classifier(train: Split, classes: int, seed: int) -> Classifier:
+    """Trained on the first half of the images, whose order means nothing, for a fixed number of steps.
+
+    Its weights are a function of ``seed`` and the images.
+    """
+    half = Split(*(t[: len(train.labels) // 2] for t in train))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_int(seed, "generator", "classifier"))
-        channels, height, width = train.images.shape[1:]
-        network = Classifier((channels, height, width), classes, _CLASSIFIER_WIDTH)
+        channels, height, width = half.images.shape[1:]
+        network = Classifier((channels, height, width), classes, CLASSIFIER_WIDTH)
     adam, rng = torch.optim.Adam(network.parameters(), 1e-3), derive(seed, "generator", "classifier")
     for _ in range(_CLASSIFIER_STEPS):
-        chosen = torch.randint(len(train.labels), (_BATCH,), generator=rng)
-        loss = cross_entropy(network(to_unit(train.images[chosen])), train.labels[chosen])
+        chosen = torch.randint(len(half.labels), (_BATCH,), generator=rng)
+        loss = cross_entropy(network(to_unit(half.images[chosen])), half.labels[chosen])
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
-    return network
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def frechet(some: Tensor, others: Tensor) -> float:

@@ -6,12 +6,15 @@ from statistics import fmean
 from experiments.report import units
 from experiments.report.input import Json, ReportInput, records_of, settings
 from experiments.report.table import summarise
+from fl_sim.metrics import gifd
 from fl_sim.metrics.intervals import mean_interval
+from fl_sim.metrics.perceptual import Lpips
 
 _HEAD = (
     "| attack | n | PSNR, dB [95 %] | median | minus {first} [95 %] "
     "| unrelated gradient | mean image | risk | identified |"
 )
+_COMPAT = ("SSIM", "LPIPS")
 TRAINED = "against the images trained on"
 _FEW = 8  # rounds that a table has room for
 _RULE = "|---|---|---|---|---|---|---|---|---|"
@@ -39,8 +42,23 @@ def _lines(report: ReportInput) -> Iterator[str]:
             if row["trained"]:
                 yield _trained(row["trained"])
         yield ""
+        yield from _perceived(mine)
         yield from _by_round(by_attack)
     yield from _method(report, rows)
+
+
+def _perceived(rows: list[Json]) -> Iterator[str]:
+    """SSIM and LPIPS where the latter was computed, and as GIFD's code takes them where the study asks for that."""
+    compat = any(row["gifd"] for row in rows)
+    if not compat and not any(row["lpips"] for row in rows):
+        return
+    heads = ["SSIM [95 %]", "LPIPS [95 %]", *(f"{name}, as GIFD's code: normalised" for name in _COMPAT if compat)]
+    yield f"| attack | {' | '.join(heads)} |"
+    yield f"|---|{'---|' * len(heads)}"
+    for row in rows:
+        found = [row["ssim"], row["lpips"], *((row["gifd"] or {}).get(name.lower()) for name in _COMPAT if compat)]
+        yield f"| {row['attack']} | {' | '.join(units.interval(one, 3) for one in found)} |"
+    yield ""
 
 
 def _by_round(by_attack: dict[str, list[Json]]) -> Iterator[str]:
@@ -109,6 +127,8 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
         f"Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
         "Identified: the true image comes first in a line-up.\n"
     )
+    if any(row["gifd"] for row in rows):
+        yield f"LPIPS: {Lpips.settings}. {gifd.SETTINGS}.\n"
     if any(row["epsilon"] for row in rows):
         yield f"{units.EPSILON}\n"
     yield "| | |\n|---|---|"

@@ -15,6 +15,7 @@ from experiments.report.input import Json, Picture, Pixels, ReportInput, attacks
 from experiments.report.table import summarise, training_of
 from experiments.report.threat import threat_model
 from experiments.report.verdict import RULE
+from fl_sim.metrics import gifd
 from fl_sim.metrics.image import ssim_settings
 from fl_sim.metrics.perceptual import Lpips
 
@@ -53,6 +54,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "controls": CONTROL_LINES,
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
+        "as_gifd": gifd.SETTINGS if any(row["gifd"] for row in rows) else None,
         "transformed": any(row["trained"] for row in rows),
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),

@@ -26,7 +26,8 @@ def summarise(report: ReportInput) -> list[Json]:
     """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
-    the mean's 95 % interval. ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made
+    the mean's 95 % interval. ``gifd``: ``ssim`` and ``lpips`` as GIFD's code takes them, where the study asks for them.
+    ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made
     of the originals, which are all that an update can show; ``None`` where there is no such defense. ``risk``: the
     share of images farther than ``delta`` from the original, with its interval.
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
@@ -56,7 +57,8 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "psnr": _spread(per_image(records, "psnr")),
         "ssim": _spread(per_image(records, "ssim")),
         "lpips": _spread(per_image(records, "lpips")),
-        "trained": _trained(done),
+        "gifd": _inner(done, "gifd", ("ssim", "lpips")),
+        "trained": _inner(done, "trained", ("psnr", "ssim", "lpips")),
         "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
         "risk": _risk(done),
         "identified": _identified(done),
@@ -76,11 +78,12 @@ def _spread(values: Sequence[float]) -> Json | None:
     return {"n": len(values), "median": median(values), **mean_interval(values)._asdict()}
 
 
-def _trained(done: list[Json]) -> Json | None:
-    found = [record["trained"] for record in done if record.get("trained")]
+def _inner(done: list[Json], part: str, names: Sequence[str]) -> Json | None:
+    """Of metrics that stand in a part of the record; older records lack some parts."""
+    found = [record[part] for record in done if record.get(part)]
     if not found:
         return None
-    return {name: _spread([v for one in found for v in one[name] or ()]) for name in ("psnr", "ssim", "lpips")}
+    return {name: _spread([v for one in found for v in one[name] or ()]) for name in names}
 
 
 def _control(pairs: list[tuple[float, float]]) -> Json | None:

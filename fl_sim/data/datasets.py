@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.data.cifar import cifar10, cifar100
+from fl_sim.data.domains import mnist_inverted, mnist_renamed, mnist_rotated
 from fl_sim.data.own import folder, npz
 from fl_sim.data.published import digits, mnist
 from fl_sim.data.synthetic import dist_gaussian, dist_gmm
@@ -18,6 +19,9 @@ DATASETS: Mapping[str, Callable[[Source], Dataset]] = MappingProxyType(
     {
         "digits": digits,
         "mnist": mnist,
+        "mnist_inverted": mnist_inverted,
+        "mnist_renamed": mnist_renamed,
+        "mnist_rotated": mnist_rotated,
         "cifar10": cifar10,
         "cifar100": cifar100,
         "dist_gaussian": dist_gaussian,

@@ -14,7 +14,7 @@ from fl_sim.data.transforms import to_square
 from fl_sim.data.types import Dataset, Source, Split, channel_moments
 
 _TEST_SHARE = 0.2
-_KEYS = ("images", "labels", "test_images", "test_labels")
+_KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -22,7 +22,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 def npz(source: Source) -> Dataset:
     """Your own .npz at data.path: `images` uint8 (N,H,W[,C]), `labels` from 0; optionally `test_images`, `test_labels`.
 
-    Without test images a fixed fifth is set aside, the same for every seed of a study.
+    Without test images a fixed fifth is set aside, the same for every seed of a study. There are as many classes as the
+    highest label says, or `classes`, where it is given.
     """
     path = source.given_path()
     try:
@@ -38,7 +39,10 @@ def npz(source: Source) -> Dataset:
     if problems:
         raise ConfigError(problems)
     train, test = (_split(held, ""), _split(held, "test_")) if has_test else _set_aside(_split(held, ""))
-    classes = int(torch.cat([train.labels, test.labels]).max()) + 1
+    highest = int(torch.cat([train.labels, test.labels]).max())
+    classes = int(held.get("classes", np.array(highest + 1)))
+    if classes <= highest:
+        raise ConfigError(f"{path}: classes must be above the highest label, {highest}, got {classes}: correct it")
     return _dataset("npz", path, train, test, tuple(map(str, range(classes))))
 
 

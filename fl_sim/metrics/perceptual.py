@@ -60,18 +60,23 @@ class Lpips:
         check_pair(guess, truth)
         if guess.shape[1] not in (1, 3):
             raise FlSimError(f"LPIPS needs grey or RGB images, got {guess.shape[1]} channels: leave LPIPS out")
+        return self.of_any(guess * 2 - 1, truth * 2 - 1)
+
+    @torch.no_grad()
+    def of_any(self, guess: Tensor, truth: Tensor) -> Tensor:
+        """Of values as they are; LPIPS was fitted to those in [-1, 1]."""
         distances: Tensor = self._net(_prepare(guess), _prepare(truth))
         return distances.reshape(len(guess))
 
 
 def _prepare(images: Tensor) -> Tensor:
-    """To RGB in [-1, 1], the shorter side at least ``_SMALLEST`` pixels."""
+    """To RGB, the shorter side at least ``_SMALLEST`` pixels."""
     images = images.cpu().expand(-1, 3, -1, -1)
     factor = _SMALLEST / min(images.shape[-2:])
     if factor > 1:
         size = [round(side * factor) for side in images.shape[-2:]]
         images = functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-    return images * 2 - 1
+    return images
 
 
 def _build(path: Path) -> nn.Module:

@@ -57,6 +57,10 @@ def cosine(p: Pairs, by: Sequence[float] = EQUAL) -> float:
     return dot / math.sqrt(guess * target)
 
 
+def where_observed(p: Pairs) -> Pairs:
+    return [(g[t != 0], t[t != 0]) for g, t in p]
+
+
 def profile(c: float) -> float:
     return math.log(1 - c * abs(c) + 0.1) / 2
 
@@ -70,12 +74,17 @@ FORMULAS: dict[str, tuple[Likelihood, Callable[[Pairs], float]]] = {
     "cosine": (Cosine(), lambda p: 1 - cosine(p)),
     "cosine, exponential": (Cosine(layers=EXPONENTIAL), lambda p: 1 - cosine(p, FALLING)),
     "cosine, dropped": (Cosine(layers=DROPPED), lambda p: 1 - cosine(p[::2], FALLING[::2])),
+    "cosine, observed": (Cosine(support="observed"), lambda p: 1 - cosine(where_observed(p))),
     "cosine, per tensor": (Cosine(per="tensor"), lambda p: float(np.mean([1 - cosine([x], [1]) for x in p]))),
     "cosine, dropped per tensor": (
         Cosine(per="tensor", layers=Layers(dropped=("fc.weight",))),
         lambda p: float(np.mean([1 - cosine([x], [1]) for x in p[1:]])),
     ),
     "profile": (Cosine(form="profile"), lambda p: profile(cosine(p))),
+    "profile, observed per tensor": (
+        Cosine(form="profile", per="tensor", support="observed"),
+        lambda p: float(np.mean([profile(cosine([x], [1])) for x in where_observed(p)])),
+    ),
     "profile, per tensor": (
         Cosine(form="profile", per="tensor"),
         lambda p: float(np.mean([profile(cosine([x], [1])) for x in p])),

@@ -10,16 +10,22 @@ from torch.nn.functional import one_hot
 
 from attacks import ATTACKS
 from attacks.generators import load
+from attacks.likelihoods import DefenseDensity
 from attacks.phases import Tuning, Untrained, Within, sizes
 from attacks.problem import Problem
 from attacks.solvers import Adam
 from attacks.staged import Found, StagedSearch, chosen
+from defenses.clipping import Clip
+from defenses.noise import Gaussian
+from defenses.quantization import Quantize
+from defenses.sparsification import TopK
 from fl_sim import models
-from fl_sim.core.contracts import Attack
+from fl_sim.core.contracts import Attack, Defense, kind_of
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Outcome
+from tests.attacks.problems import cost, guess_of
 from tests.conftest import TASK, observe
 
 DIGITS = load("digits")
@@ -123,7 +129,12 @@ def test_an_untrained_network_outnumbers_the_pixels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("gifd", {"stages": 1}), ("gias", {"latent_steps": 10, "steps": 5}), ("ggl", {"steps": 6, "population": 8})],
+    [
+        ("gifd", {"stages": 1}),
+        ("gifd", {"stages": 0, "condition": "mapped", "coarse": 10}),
+        ("gias", {"latent_steps": 10, "steps": 5}),
+        ("ggl", {"steps": 6, "population": 8}),
+    ],
 )
 def test_together_they_find_what_each_finds_alone(net: nn.Module, name: str, options: dict[str, Any]) -> None:
     seen = [watched(net, made(label, label + 1, seed=label)) for label in (1, 3, 6)]
@@ -142,6 +153,23 @@ def test_a_bayesian_gifd_needs_the_defense(net: nn.Module) -> None:
     assert "defense" in search.needs
     told = replace(seen, knowledge=Knowledge(defense_level=DefenseKnowledge.PARAMETERS, defenses=()))
     assert search(told, net, derive(0)).loss < short(told, net, derive(0)).loss
+
+
+@pytest.mark.parametrize(
+    "stack", [(Clip(norm=0.5), Gaussian(std=1e-3)), (TopK(keep=0.2),), (Quantize(bits=4),)], ids=repr
+)
+def test_its_likelihood_is_that_of_bayes_with_the_same_estimates(stack: tuple[Defense, ...], net: nn.Module) -> None:
+    """Told the kinds of mechanisms: what it says of its own image is their density with estimated parameters."""
+    seen = watched(net, made(2))
+    update = seen.update
+    for place, defense in enumerate(stack):
+        update = defense.protect(update, derive(2, place)).update
+    told = Knowledge(defense_level=DefenseKnowledge.KIND, defense_kinds=tuple(map(kind_of, stack)))
+    seen = replace(seen, update=update, knowledge=told)
+    guess = attack("gifd", match="defense", stages=1)(seen, net, derive(0))
+    problem = Problem.of(seen, net, derive(0), "cpu")
+    clean = problem.gradients(guess_of(guess.images[None], problem))
+    assert guess.loss == pytest.approx(cost(DefenseDensity(), clean, problem).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,12 @@ def test_a_fifth_is_set_aside(file: Path) -> None:
     assert sorted(map(bytes, seen.contiguous().numpy())) == sorted(map(bytes, IMAGES))
 
 
+def test_classes_without_images_are_counted_where_the_file_says_so(file: Path) -> None:
+    assert from_npz(file, images=IMAGES, labels=LABELS, classes=np.array(1000)).classes == 1000
+    with pytest.raises(ConfigError, match="above the highest label, 2, got 2"):
+        from_npz(file.with_name("few.npz"), images=IMAGES, labels=LABELS, classes=np.array(2))
+
+
 def test_images_keep_their_labels(file: Path) -> None:
     data = from_npz(file, images=IMAGES, labels=LABELS)
     label_of = {bytes(image): label for image, label in zip(IMAGES, LABELS, strict=True)}

@@ -17,6 +17,7 @@ name = "ratio"
 test_images = 50
 public_images = 20
 lpips = false
+gifd_compat = true
 [grid]
 defense = ["none", {name = "gaussian", std = 0.1}]
 """

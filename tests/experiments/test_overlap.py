@@ -1,6 +1,7 @@
 """Priors that have seen what they are to reconstruct."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from fl_sim.core.errors import ConfigError
 ORIGIN = "sklearn.datasets.load_digits"
 
 
-def refuse(path: Path | str, split: str) -> None:
-    (cell,) = cells(load_dict({"name": "overlap", "data": {"split": split}}, "test"))
+def refuse(path: Path | str, split: str, data: str = "digits") -> None:
+    (cell,) = cells(load_dict({"name": "overlap", "data": {"name": data, "split": split}}, "test"))
     refuse_overlap(cell, AttackPart(name="any", priors=[{"name": "vae", "path": str(path)}]), None)
 
 
@@ -41,3 +42,12 @@ def test_other_files_say_nothing(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(1)}, other := tmp_path / "o.safetensors", {"about": json.dumps({"data": "mnist"})})
     for path in (text, other, tmp_path / "none"):
         refuse(path, "train")
+
+
+@pytest.mark.skipif(not os.environ.get("FL_SIM_DATA"), reason="FL_SIM_DATA is not set: no MNIST")
+def test_another_domain_shows_the_same_images(tmp_path: Path) -> None:
+    about = {"data": "mnist", "origin": "MNIST", "made": {"split": "train[:50000]"}}
+    save_file({"w": torch.zeros(1)}, path := tmp_path / "g.safetensors", {"about": json.dumps(about)})
+    with pytest.raises(ConfigError, match=r"fitted to mnist \(train"):
+        refuse(path, "train", "mnist_renamed")
+    refuse(path, "test", "mnist_renamed")

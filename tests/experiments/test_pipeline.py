@@ -100,6 +100,8 @@ def test_a_record_carries_what_it_rests_on(done: Path) -> None:
         assert all(isinstance(record[name], list) for name in ("psnr", "ssim", "mse", "identification_rank"))
         assert record["lpips"] is None
         assert "switched off" in record["notes"]["lpips"]
+        assert len(record["gifd"]["ssim"]) == len(record["ssim"])
+        assert record["gifd"]["lpips"] is None
 
 
 def test_training_is_told_round_by_round(done: Path) -> None:

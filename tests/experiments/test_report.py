@@ -254,3 +254,13 @@ def test_the_page_says_why_lpips_is_missing() -> None:
         WHOLE, lambda r: {**r, "lpips": None, "notes": {"lpips": "no weights, no network"}}, study="three-defenses"
     )
     assert "LPIPS was not computed: no weights, no network" in Page(render(report)).text
+
+
+def test_figures_as_gifds_code_takes_them_stand_apart_and_under_their_own_name() -> None:
+    report = change(WHOLE, lambda r: {**r, "gifd": {"ssim": [0.123] * len(r["psnr"]), "lpips": None}})
+    assert row(report, "none", "fast")["gifd"]["ssim"]["mean"] == pytest.approx(0.123)
+    assert row(report, "none", "fast")["ssim"] == row(WHOLE, "none", "fast")["ssim"]
+    for text in (Page(render(report)).text, markdown(report)):
+        assert "as GIFD's code" in text
+        assert "Not to be compared with the standard figures" in text
+    assert "as GIFD's code" not in markdown(WHOLE)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from attacks.generators import About, about, load
+from attacks.generators import About, about, classifier, load
 from attacks.generators.stored import place
 from experiments.generators import quality
 from experiments.generators.making import Order, Public
 from experiments.generators.training import Recipe
 from fl_sim import data as data_sets
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.seeds import derive
 from fl_sim.data import Source
 from tests.experiments.command import fl_sim
@@ -61,7 +62,13 @@ def test_a_generator_of_digits_is_trained_and_drawn_from(
     with Image.open(said["samples"]) as picture:
         assert picture.size == (540, 540)
     generator = load(str(path))
-    assert generator(generator.start(2, torch.eye(10)[:2], derive(0))).shape == (2, 1, 8, 8)
+    images = generator(generator.start(2, torch.eye(10)[:2], derive(0)))
+    assert images.shape == (2, 1, 8, 8)
+    if generator.classes:
+        assert classifier(str(path))(images).shape == (2, 10)
+    else:
+        with pytest.raises(ConfigError, match="has none"):
+            classifier(str(path))
 
 
 def test_more_epochs_go_on_from_the_checkpoint(
@@ -98,7 +105,7 @@ def test_too_few_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_bundled_generator_is_small_and_says_how_it_was_made() -> None:
-    assert Path(place("digits")).stat().st_size < 300_000
+    assert Path(place("digits")).stat().st_size < 600_000  # half of it is the classifier
     said = about("digits")
     assert (said.data, said.made["split"], said.made["seed"]) == ("digits", "train", 0)
     assert said.made["images"] + said.made["held_out"] == 1437
@@ -115,7 +122,7 @@ def test_the_bundled_generator_is_as_good_as_it_says() -> None:
         recipe=recipe, source=Source(name="digits"), split="train", images=None, epochs=1, minutes=None, out=Path()
     )
     public = Public.of(data, order)
-    found = quality.figures(load("digits"), public.train, public.held, 10, 0, lambda _: None)
+    found = quality.figures(load("digits"), classifier("digits"), public.train, public.held, 0, lambda _: None)
     assert found["reach_psnr"] == pytest.approx(said.figures["reach_psnr"], abs=1)  # rounding grows in training
     assert found["class_agreement"] == pytest.approx(said.figures["class_agreement"], abs=0.05)
     assert found["frechet"] == pytest.approx(said.figures["frechet"], rel=0.5)

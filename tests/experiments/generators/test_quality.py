@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.generators import Generator, State
 from attacks.generators.mlp import MLP
 from experiments.generators import quality
-from experiments.generators.quality import Held, figures, frechet, reach
+from experiments.generators.quality import Held, figures, frechet, reach, trained_classifier
 from fl_sim.core.seeds import derive
 from fl_sim.data import Source, Split, load
 
@@ -66,7 +66,8 @@ def test_classes_and_features_are_held_against_real_images(monkeypatch: pytest.M
     monkeypatch.setattr(quality, "_CLASSIFIER_STEPS", 300)
     digits = load(Source(name="digits"))
     train, held = (Split(*(t[part] for t in digits.train)) for part in (slice(1200), slice(1200, None)))
-    right, wrong = (figures(Copies(shift), train, held, 10, 0, lambda _: None) for shift in (0, 1))
+    judge = trained_classifier(train, 10, 0)
+    right, wrong = (figures(Copies(shift), judge, train, held, 0, lambda _: None) for shift in (0, 1))
     assert right["classifier_accuracy"] > 0.9
     assert right["class_agreement"] > 0.85
     assert wrong["class_agreement"] < 0.1
