@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood
+from attacks.local import LOCAL, Local
 from attacks.objective import Annealing
 from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.priors import TotalVariation, named
@@ -36,6 +37,7 @@ def bayes(
     pairs: int = _PAIRS,
     form: Literal["jensen", "exact"] = "jensen",
     draws: Literal["mean", "joint"] = "mean",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -71,6 +73,7 @@ def bayes(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -87,6 +90,7 @@ def l2(
     box: bool = True,
     anneal_from: float = 0.1,
     layers: Literal["equal", "exponential"] = "equal",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -103,6 +107,7 @@ def l2(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -118,6 +123,7 @@ def l1(
     box: bool = True,
     anneal_from: float = 0.1,
     layers: Literal["equal", "exponential"] = "equal",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -134,6 +140,7 @@ def l1(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -151,6 +158,7 @@ def cosine(
     layers: Literal["equal", "exponential"] = "equal",
     dropped: tuple[str, ...] = (),
     per: Literal["model", "tensor"] = "model",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -169,6 +177,7 @@ def cosine(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -186,6 +195,7 @@ def _search(
     priors: Named,
     box: bool,
     anneal_from: float,
+    local: Local,
     restarts: int,
     seconds: float | None,
 ) -> PosteriorSearch:
@@ -198,4 +208,5 @@ def _search(
         restarts=restarts,
         annealing=Annealing(first=anneal_from, until=0.5),
         ball=ball,
+        local=LOCAL[local],
     )

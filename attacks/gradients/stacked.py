@@ -34,13 +34,15 @@ class Stacked:
         return stacked([self._alone(weights, guess, t, create_graph) for t in range(len(guess.images))])
 
     def _at_once(self, weights: Tensors, guess: Guess, *, create_graph: bool) -> Tensors:
-        def loss(own: Tensors, batch: Batch, noise: Tensors) -> torch.Tensor:
-            return loss_of(self._model, State(own, {**self._buffers, **noise}), batch)[0]
+        def loss(own: Tensors, batch: Batch, buffers: Tensors) -> torch.Tensor:
+            return loss_of(self._model, State(own, buffers), batch)[0]
 
         weights = {
             name: w if create_graph and w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()
         }
-        losses = vmap(loss)(weights, Batch(guess.images, guess.labels), dict(guess.noise))
+        trials = len(guess.images)
+        buffers = {**{name: b.expand(trials, *b.shape) for name, b in self._buffers.items()}, **guess.noise}
+        losses = vmap(loss)(weights, Batch(guess.images, guess.labels), buffers)
         grads = torch.autograd.grad(losses.sum(), list(weights.values()), create_graph=create_graph)
         return dict(zip(weights, grads, strict=True))
 
