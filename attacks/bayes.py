@@ -1,6 +1,7 @@
 """The Bayes-optimal adversary of arXiv 2111.04706 and what it is compared with: one search, four likelihoods.
 
 ``priors`` adds to total variation, by name (``attacks.priors.PRIORS``): ``[{ name = "clip", weight = 1.0 }]``.
+``local`` is what they make of a client's several local steps, by name (``attacks.local.LOCAL``).
 """
 
 from collections.abc import Mapping

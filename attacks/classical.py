@@ -1,4 +1,7 @@
-"""The attacks that everything is compared with: presets of :class:`attacks.posterior.PosteriorSearch`."""
+"""The attacks that everything is compared with: presets of :class:`attacks.posterior.PosteriorSearch`.
+
+``local`` is what they make of a client's several local steps, by name (:data:`attacks.local.LOCAL`).
+"""
 
 from typing import Literal
 
@@ -13,9 +16,7 @@ from fl_sim.core.contracts import Attack
 _GRADIENT_WEIGHT = 1e-3  # of the squared gradient distance in GradInversion, beside which the other weights stand
 
 
-def dlg(
-    *, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None
-) -> Attack:
+def dlg(*, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None) -> Attack:
     """Deep leakage from gradients: squared error, pixels and soft labels together, L-BFGS. arXiv 1906.08935.
 
     ``steps`` counts evaluations of the objective (the authors' code allows 300 x 20). Differs in that it survives a
@@ -25,9 +26,7 @@ def dlg(
     return _deep_leakage(Pixels(box=False, labels="joint"), steps, local, restarts, seconds)
 
 
-def idlg(
-    *, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None
-) -> Attack:
+def idlg(*, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None) -> Attack:
     """Improved DLG: the label is read off the last layer, then the pixels are searched as in ``dlg``. arXiv 2001.02610.
 
     Differs from the paper in that label counts of a batch are inferred too (the paper's rule is for one image), and
@@ -36,9 +35,7 @@ def idlg(
     return _deep_leakage(Pixels(box=False), steps, local, restarts, seconds)
 
 
-def _deep_leakage(
-    variables: Pixels, steps: int, local: Local, restarts: int, seconds: float | None
-) -> PosteriorSearch:
+def _deep_leakage(variables: Pixels, steps: int, local: Local, restarts: int, seconds: float | None) -> PosteriorSearch:
     return PosteriorSearch(
         likelihood=L2(relative=True),
         variables=variables,

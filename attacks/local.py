@@ -64,7 +64,7 @@ class Unrolled(LocalSteps):
     """
 
     epochs: Literal["shared", "own"] = "shared"
-    tie: NonNegativeFloat = 0.01
+    tie: NonNegativeFloat = 0.1
     whole: PositiveInt = 8
 
     def check(self, seen: Observation) -> None:

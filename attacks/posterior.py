@@ -53,8 +53,8 @@ class PosteriorSearch(Attack):
     def __post_init__(self) -> None:
         if self.ball is not None and isinstance(self.local, Unrolled) and self.local.epochs == "own":
             raise ConfigError(
-                'a ball is around one set of images, and local = "unrolled_epochs" searches one an epoch: set delta = 0, '
-                'or local = "unrolled"'
+                'a ball is around one set of images, and local = "unrolled_epochs" searches one an epoch: set '
+                'delta = 0, or local = "unrolled"'
             )
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
@@ -76,9 +76,7 @@ class PosteriorSearch(Attack):
         self, seen: Sequence[Observation], rngs: Sequence[Generator], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
         began = time.monotonic()
-        problems = [
-            Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)
-        ]
+        problems = [Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
         starts = [self._searched.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
@@ -116,7 +114,9 @@ class PosteriorSearch(Attack):
 
     def objective(self, problem: Problem, rng: Generator) -> Matching:
         """The cost that the solver minimises; public for checks and plots."""
-        return Matching(self._terms(), [problem], self.restarts, self._offsets([problem], [rng]), whole=self.local.compiles)
+        return Matching(
+            self._terms(), [problem], self.restarts, self._offsets([problem], [rng]), whole=self.local.compiles
+        )
 
     @property
     def _searched(self) -> Variables:

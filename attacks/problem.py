@@ -126,7 +126,7 @@ def _moved(seen: Observation, device: str) -> Observation:
         seen,
         broadcast=moved(seen.broadcast),
         buffers=moved(seen.buffers),
-        update=replace(seen.update, delta=moved(seen.update.delta)),
+        update=replace(seen.update, delta=moved(seen.update.delta), buffers=moved(seen.update.buffers)),
         knowledge=replace(seen.knowledge, randomness=moved(seen.knowledge.randomness)),
     )
 

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from attacks.generators import Generator, State, load
 from attacks.generators.fit import fitted
 from attacks.likelihoods import Likelihood
+from attacks.local import LocalSteps, OneStep, Unrolled
 from attacks.memory import halved
 from attacks.objective import Matching, Terms
 from attacks.phases import Phase, Untrained
@@ -44,6 +45,7 @@ class StagedSearch(Attack):
         phases: What is searched, and how; in the order of the generator's stages.
         restarts: Chains with latents of their own, each through all phases.
         keep: The ``best`` image of all phases, or that of the ``last``; always of the chain in which it scores best.
+        local: What is made of the client's local steps; epochs share their images.
 
     The generator is told the classes that the gradient is matched under, which are granted or inferred.
     """
@@ -54,13 +56,19 @@ class StagedSearch(Attack):
     phases: tuple[Phase, ...]
     restarts: PositiveInt = 1
     keep: Literal["best", "last"] = "best"
+    local: LocalSteps = OneStep()
 
     @property
     def work(self) -> int:
         return self.restarts * sum(phase.solver.steps * phase.solver.trials for phase in self.phases)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.local, Unrolled) and self.local.epochs == "own":
+            raise ConfigError("a generator makes one set of images: expected epochs that share them, got their own")
+
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.likelihood.check(seen)
+        self.local.check(seen)
         generator = self._loaded(seen, "cpu")
         fitted(torch.zeros(1, *generator.image_shape), seen.task.image_shape)
         if generator.classes not in {0, seen.task.classes}:
@@ -87,7 +95,7 @@ class StagedSearch(Attack):
         self, seen: Sequence[Observation], rngs: Sequence[Draws], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
         began = time.monotonic()
-        problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
+        problems = [Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
         generator, state = self._begin(problems, rngs, device)
         tracks: list[list[Found]] = [[] for _ in range(len(problems) * self.restarts)]
@@ -129,11 +137,13 @@ class StagedSearch(Attack):
         images, crowd = problems[0].seen.update.num_examples, phase.solver.trials
         variables = phase.over(generator, state, images, rng)
         many = variables.only(torch.arange(len(chains)).repeat_interleave(crowd)) if crowd > 1 else variables
-        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=many, compared="likelihood")
+        searched = self.local.over(many)
+        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=searched, compared="likelihood")
         matching = Matching(terms, chains, crowd, whole=False)
-        start = many.start(chains[0], len(chains) * crowd, rng)
+        start = searched.start(chains[0], len(chains) * crowd, rng)
         solutions = phase.solver.solve_all(matching, matching.project(start), len(chains))
-        point = {name: torch.cat([one.point[name] for one in solutions]) for name in start}
+        names = many.start(chains[0], len(chains) * crowd, rng)
+        point = {name: torch.cat([one.point[name] for one in solutions]) for name in names}
         with torch.no_grad():
             pictures = variables.decode(point, Problem.joined(chains, 1)).images
         found = [Found(one.score, picture, one.outcome) for one, picture in zip(solutions, pictures, strict=True)]

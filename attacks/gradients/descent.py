@@ -64,16 +64,14 @@ class Descent:
         names, drawn = list(moving.weights), list(guess.noise)
 
         def run(create_graph: bool, images: Tensor, labels: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            noise = dict(zip(drawn, rest[: len(drawn)], strict=True))
-            tensors = rest[len(drawn) :]
-            begun = Moving(dict(zip(names, tensors, strict=False)), dict(zip(names, tensors[len(names) :], strict=False)))
+            noise = dict(zip(drawn, rest, strict=False))
+            begun = _moving(names, rest[len(drawn) :])
             ended = self._run(steps, begun, Guess(images, labels, noise), create_graph=create_graph)
             return (*ended.weights.values(), *ended.velocity.values())
 
-        found = _Recomputed.apply(
-            run, guess.images, guess.labels, *guess.noise.values(), *moving.weights.values(), *moving.velocity.values()
-        )
-        return Moving(dict(zip(names, found, strict=False)), dict(zip(names, found[len(names) :], strict=False)))
+        given = (guess.images, guess.labels, *guess.noise.values())
+        found = _Recomputed.apply(run, *given, *moving.weights.values(), *moving.velocity.values())
+        return _moving(names, found)
 
     def _run(self, steps: Sequence[int], moving: Moving, guess: Guess, *, create_graph: bool) -> Moving:
         rate, momentum = self._protocol.learning_rate, self._protocol.momentum
@@ -103,6 +101,12 @@ def minibatches(protocol: Protocol, images: int) -> list[Tensor]:
     return [
         epoch * images + part for epoch, order in enumerate(orders) for part in torch.split(order, protocol.batch_size)
     ]
+
+
+def _moving(names: Sequence[str], values: Sequence[Tensor]) -> Moving:
+    """Back from weights and, if there are any, velocities, one after the other."""
+    weights, velocity = values[: len(names)], values[len(names) :]
+    return Moving(dict(zip(names, weights, strict=True)), dict(zip(names, velocity, strict=False)))
 
 
 _Run: TypeAlias = Callable[..., tuple[Tensor, ...]]

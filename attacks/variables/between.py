@@ -36,7 +36,8 @@ class Between(Variables):
     def decode(self, point: Point, problem: Problem) -> Guess:
         back = (1 - self.pace * point[SHARE]) * (gradient_scale(problem.seen) or -1.0)
         weights = {
-            name: w + back.view(-1, *[1] * w.dim()) * problem.targets[name] for name, w in problem.seen.broadcast.items()
+            name: w + back.view(-1, *[1] * w.dim()) * problem.targets[name]
+            for name, w in problem.seen.broadcast.items()
         }
         return self.inner.decode(_images(point), problem)._replace(weights=weights)
 
