@@ -8,9 +8,7 @@ label as a vector, and ``f_i`` its features, the layer's input. What is used, an
 - Features after a ReLU or sigmoid are not negative, so a class with a negative entry anywhere in its row is there. Yin
   et al. (arXiv 2104.07586) take the N lowest rows; here it is all those below the noise.
 - The counts over N are the mean answer ``mean_i p_i`` minus the bias gradient. The mean answer to noise images stands
-  in for it: right for a fresh model, which answers everything alike (after Wainakh et al., arXiv 2105.09369). Of a
-  weight change, the mean over the model that was sent and the one that came back, between which Dimitrov et al. (arXiv
-  2206.12395) interpolate for each step.
+  in for it: right for a fresh model, which answers everything alike (after Wainakh et al., arXiv 2105.09369).
 - Otherwise a class has an answer of its own, which follows from its row (iLRG: Ma et al., ICLR 2023). Unlike theirs,
   features, answers and counts are solved for in turn until they agree.
 
@@ -39,9 +37,7 @@ def infer_labels(seen: Observation, model: nn.Module, target: Tensors, rng: Gene
     number = seen.update.num_examples
     name, layer = last_linear(model)
     features, answer = answers_to_noise(seen, model, layer, rng)
-    ends = _ends(seen)
-    midway = {own: torch.stack([end[own] for end in ends]).mean(0) for own in ends[0] if own.startswith(f"{name}.")}
-    head = Head.of(name, target, midway, positive=bool((features >= 0).all()))
+    head = Head.of(name, target, seen.broadcast, positive=bool((features >= 0).all()))
     if number == 1:
         return head.evidence(features.mean(0)).argmin().reshape(1)
     if not head.biased or (seen.update.kind == "delta" and seen.protocol is None):
@@ -63,28 +59,17 @@ def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def answers_to_noise(seen: Observation, model: nn.Module, layer: nn.Linear, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Inputs of the last layer ``(P, F)`` on uniform noise images, and the mean softmax on them ``(K,)``; float64.
-
-    Of a weight change, those of both models: ``(2 P, F)``, and the mean of both softmaxes.
-    """
+    """Inputs of the last layer ``(P, F)`` on uniform noise images, and the mean softmax on them ``(K,)``; float64."""
     images = torch.rand(_PROBES, *seen.task.image_shape, generator=rng)
     caught = list[Tensor]()
     hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     try:
         with torch.no_grad():
             device = next(iter(seen.broadcast.values())).device
-            states = [State(weights, seen.buffers) for weights in _ends(seen)]
-            logits = torch.cat([logits_of(model, state, images.to(device))[0] for state in states])
+            logits, _ = logits_of(model, State(seen.broadcast, seen.buffers), images.to(device))
     finally:
         hook.remove()
-    return torch.cat(caught).double().nan_to_num().cpu(), logits.double().nan_to_num().softmax(1).mean(0).cpu()
-
-
-def _ends(seen: Observation) -> list[Tensors]:
-    """The weights that were sent, and those that came back, where that is what was returned and it is finite."""
-    sent, update = seen.broadcast, seen.update
-    came = update.kind == "delta" and all(bool(t.isfinite().all()) for t in update.delta.values())
-    return [sent, {name: w + update.delta[name] for name, w in sent.items()}] if came else [sent]
+    return caught[0].double().cpu(), logits.double().softmax(1).mean(0).cpu()
 
 
 @dataclass(frozen=True, eq=False)
