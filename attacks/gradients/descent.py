@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from attacks.gradients.passes import Guess
 from attacks.gradients.stacked import Stacked
@@ -34,8 +35,8 @@ class Descent:
     Args:
         state: What the client was sent.
         images: Of the client, N.
-        whole: Most steps of which everything is kept for the derivative. Of more, only the ends of about
-            ``sqrt(steps)`` segments are, which are run again, one at a time (arXiv 1604.06174).
+        whole: Most steps of which everything is kept for the derivative. Of more, only what about ``sqrt(steps)``
+            segments begin with, and the last one; the others are run again, one at a time (arXiv 1604.06174).
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Descent:
         return {name: (w - start[name]) / self._scale for name, w in moving.weights.items()}
 
     def _segment(self, steps: Sequence[int], moving: Moving, guess: Guess) -> Moving:
-        if len(self._segments) == 1:
+        if steps is self._segments[-1]:
             return self._run(steps, moving, guess, create_graph=True)
         names, drawn = list(moving.weights), list(guess.noise)
 
@@ -109,6 +110,10 @@ def _moving(names: Sequence[str], values: Sequence[Tensor]) -> Moving:
     return Moving(dict(zip(names, weights, strict=True)), dict(zip(names, velocity, strict=False)))
 
 
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 _Run: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 
@@ -122,7 +127,7 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx: Any, run: _Run, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.run = run
         ctx.save_for_backward(*inputs)
-        with torch.enable_grad():
+        with torch.enable_grad(), saved_tensors_hooks(_same, _same):  # nothing inside is kept, nor counted as kept
             return tuple(t.detach() for t in run(False, *(t.detach() for t in inputs)))
 
     @staticmethod

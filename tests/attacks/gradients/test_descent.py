@@ -94,10 +94,12 @@ def test_memory_grows_with_the_root_of_the_steps() -> None:
     model, given = net(norm=False), guess(1)
     given = given._replace(images=given.images.requires_grad_())
 
-    def kept(epochs: int) -> int:
-        return kept_by(partial(descent(model, Protocol(mode="fedavg", local_epochs=epochs, batch_size=N), 1), given))
+    def kept(epochs: int, whole: int) -> int:
+        protocol = Protocol(mode="fedavg", local_epochs=epochs, batch_size=N)
+        return kept_by(partial(descent(model, protocol, whole), given))
 
-    assert kept(100) < 4 * kept(9)
+    assert kept(100, 1) < 5 * kept(9, 1)
+    assert kept(100, 99) < kept(100, 100) / 5
 
 
 def test_the_derivative_is_that_of_finite_differences() -> None:
