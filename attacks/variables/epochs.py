@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from attacks.problem import Guess, Problem
 from attacks.variables.base import Point, Variables
-from fl_sim.core.types import Observation, Tensors
+from fl_sim.core.types import Observation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,26 +37,30 @@ class Epochs(Variables):
         return {name: torch.stack([one[name] for one in each], 1) for name in each[0]}
 
     def decode(self, point: Point, problem: Problem) -> Guess:
-        return self._by_trial(self._inner(self.inner.decode, point, problem), problem)
+        guess, count = self._inner(self.inner.decode, point, problem), epochs(problem)
+        images, labels = (_by_trial(v, count).flatten(1, 2) for v in (guess.images, guess.labels))
+        return Guess(images, labels, {name: _by_trial(z, count).flatten(1, 2) for name, z in guess.noise.items()})
 
     def answer(self, point: Point, problem: Problem) -> Guess:
         guess, count = self._inner(self.inner.answer, point, problem), epochs(problem)
-        images = guess.images.unflatten(0, (-1, count)).detach()
-        labels = guess.labels.unflatten(0, (-1, count))
+        images = _by_trial(guess.images, count).detach()
+        labels = _by_trial(guess.labels, count)
         found = [consensus(own, classes) for own, classes in zip(images, labels, strict=True)]
         return Guess(torch.stack(found), labels[:, 0])
 
     def project(self, point: Point, problem: Problem) -> Point:
         found: Point = self._inner(self.inner.project, point, problem)
-        return {name: v.unflatten(0, (-1, epochs(problem))) for name, v in found.items()}
+        return {name: _by_trial(v, epochs(problem)) for name, v in found.items()}
 
     def surprise(self, point: Point, problem: Problem) -> Tensor:
         count = epochs(problem)
-        images = (self._inner(self.inner.decode, point, problem).images - problem.mean) / problem.std
-        means = images.mean(1).unflatten(0, (-1, count)).flatten(2)
+        guess: Guess = self._inner(self.inner.decode, point, problem)
+        images = (guess.images - problem.mean) / problem.std
+        means = _by_trial(images.mean(1), count).flatten(2)
         apart = (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / count
         own: Tensor = self._inner(self.inner.surprise, point, problem)
-        return self.tie * apart + own.view(-1, count).sum(1)
+        total: Tensor = self.tie * apart + own.view(-1, count).sum(1)
+        return total
 
     def only(self, trials: Tensor) -> "Epochs":
         return replace(self, inner=self.inner.only(trials))
@@ -67,13 +71,10 @@ class Epochs(Variables):
             problem = replace(problem, labels=problem.labels.repeat_interleave(epochs(problem), 0))
         return of({name: v.flatten(0, 1) for name, v in point.items()}, problem)
 
-    @staticmethod
-    def _by_trial(guess: Guess, problem: Problem) -> Guess:
-        def joined(values: Tensor) -> Tensor:
-            return values.unflatten(0, (-1, epochs(problem))).flatten(1, 2)
 
-        noise: Tensors = {name: joined(z) for name, z in guess.noise.items()}
-        return Guess(joined(guess.images), joined(guess.labels), noise)
+def _by_trial(values: Tensor, count: int) -> Tensor:
+    """``(T * E, …)`` to ``(T, E, …)``."""
+    return values.reshape(-1, count, *values.shape[1:])
 
 
 def epochs(problem: Problem) -> int:

@@ -135,7 +135,7 @@ class TestRefusals:
         self.refused("unrolled", replace(seen, protocol=poisson), model, "Poisson")
         self.refused("unrolled_epochs", replace(seen, members=(0, 1)), model, "mean of 2 clients")
         for other in ("one_step", "surrogate"):
-            cosine(steps=1, local=other).check(replace(seen, protocol=None), model)  # type: ignore[arg-type]
+            cosine(steps=1, local=other).check(replace(seen, protocol=None), model)
 
     def test_of_a_surrogate_for_a_gradient(self, model: nn.Module, batch: Batch) -> None:
         self.refused("surrogate", sent(model, batch, Protocol(batch_size=3)), model, "is a gradient")

@@ -132,7 +132,7 @@ def test_epochs_may_have_images_of_their_own() -> None:
 def test_draws_go_with_their_images() -> None:
     """What a stochastic model drew for an image is used where the image is."""
     model, given = precoded(8, 4).eval(), guess(2)
-    drawn = draw_noise(model, 2 * N, derive(2))[DRAW].unflatten(0, (2, N))
+    drawn = draw_noise(model, 2 * N, derive(2))[DRAW].view(2, N, 4)
     of = descent(model, PROTOCOLS["plain"])
     one = of(given._replace(noise={DRAW: drawn}))
     alone = of(Guess(given.images[1:], given.labels[1:], {DRAW: drawn[1:]}))
