@@ -43,8 +43,10 @@ class DeltaBall:
         """Each trial becomes ``k`` trials, one after the other; ``offsets`` ``(T, k, N, C, H, W)``."""
         count = offsets.shape[1]
         images = (guess.images[:, None] + offsets).flatten(0, 1)
-        noise = {name: z.repeat_interleave(count, 0) for name, z in guess.noise.items()}
-        return Guess(images, guess.labels.repeat_interleave(count, 0), noise)
+        noise, weights = (
+            {name: v.repeat_interleave(count, 0) for name, v in tree.items()} for tree in (guess.noise, guess.weights)
+        )
+        return Guess(images, guess.labels.repeat_interleave(count, 0), noise, weights)
 
     def gathered(self, costs: Tensor) -> Tensor:
         """Costs ``(T k,)`` to one a trial, ``(T,)``."""

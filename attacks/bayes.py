@@ -1,6 +1,7 @@
 """The Bayes-optimal adversary of arXiv 2111.04706 and what it is compared with: one search, four likelihoods.
 
 ``priors`` adds to total variation, by name (``attacks.priors.PRIORS``): ``[{ name = "clip", weight = 1.0 }]``.
+``local`` is what they make of a client's several local steps, by name (``attacks.local.LOCAL``).
 """
 
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood, Support
+from attacks.local import LOCAL, Local
 from attacks.objective import Annealing
 from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.priors import TotalVariation, named
@@ -36,6 +38,7 @@ def bayes(
     pairs: int = _PAIRS,
     form: Literal["jensen", "exact"] = "jensen",
     draws: Literal["mean", "joint"] = "mean",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -71,6 +74,7 @@ def bayes(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -87,6 +91,7 @@ def l2(
     box: bool = True,
     anneal_from: float = 0.1,
     layers: Literal["equal", "exponential"] = "equal",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -103,6 +108,7 @@ def l2(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -118,6 +124,7 @@ def l1(
     box: bool = True,
     anneal_from: float = 0.1,
     layers: Literal["equal", "exponential"] = "equal",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -134,6 +141,7 @@ def l1(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -152,6 +160,7 @@ def cosine(
     dropped: tuple[str, ...] = (),
     per: Literal["model", "tensor"] = "model",
     support: Support = "all",
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -170,6 +179,7 @@ def cosine(
         priors=priors,
         box=box,
         anneal_from=anneal_from,
+        local=local,
         restarts=restarts,
         seconds=seconds,
     )
@@ -187,6 +197,7 @@ def _search(
     priors: Named,
     box: bool,
     anneal_from: float,
+    local: Local,
     restarts: int,
     seconds: float | None,
 ) -> PosteriorSearch:
@@ -199,4 +210,5 @@ def _search(
         restarts=restarts,
         annealing=Annealing(first=anneal_from, until=0.5),
         ball=ball,
+        local=LOCAL[local],
     )

@@ -1,8 +1,12 @@
-"""The attacks that everything is compared with: presets of :class:`attacks.posterior.PosteriorSearch`."""
+"""The attacks that everything is compared with: presets of :class:`attacks.posterior.PosteriorSearch`.
+
+``local`` is what they make of a client's several local steps, by name (:data:`attacks.local.LOCAL`).
+"""
 
 from typing import Literal
 
 from attacks.likelihoods import L2, Cosine, Layers, Support
+from attacks.local import LOCAL, Local
 from attacks.posterior import PosteriorSearch
 from attacks.priors import BatchNormStatistics, GroupConsistency, ImageL2, Prior, TotalVariation
 from attacks.solvers import LBFGS, Adam
@@ -12,31 +16,32 @@ from fl_sim.core.contracts import Attack
 _GRADIENT_WEIGHT = 1e-3  # of the squared gradient distance in GradInversion, beside which the other weights stand
 
 
-def dlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -> Attack:
+def dlg(*, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None) -> Attack:
     """Deep leakage from gradients: squared error, pixels and soft labels together, L-BFGS. arXiv 1906.08935.
 
     ``steps`` counts evaluations of the objective (the authors' code allows 300 x 20). Differs in that it survives a
     diverging line: back to the best point, smaller step; that the squared error is relative to the observed gradient's
     squares, and the search stops once it is below 1e-6; and that granted labels are used instead of searched ones.
     """
-    return _deep_leakage(Pixels(box=False, labels="joint"), steps, restarts, seconds)
+    return _deep_leakage(Pixels(box=False, labels="joint"), steps, local, restarts, seconds)
 
 
-def idlg(*, steps: int = 1200, restarts: int = 1, seconds: float | None = None) -> Attack:
+def idlg(*, steps: int = 1200, local: Local = "one_step", restarts: int = 1, seconds: float | None = None) -> Attack:
     """Improved DLG: the label is read off the last layer, then the pixels are searched as in ``dlg``. arXiv 2001.02610.
 
     Differs from the paper in that label counts of a batch are inferred too (the paper's rule is for one image), and
     from released code as ``dlg`` does.
     """
-    return _deep_leakage(Pixels(box=False), steps, restarts, seconds)
+    return _deep_leakage(Pixels(box=False), steps, local, restarts, seconds)
 
 
-def _deep_leakage(variables: Pixels, steps: int, restarts: int, seconds: float | None) -> PosteriorSearch:
+def _deep_leakage(variables: Pixels, steps: int, local: Local, restarts: int, seconds: float | None) -> PosteriorSearch:
     return PosteriorSearch(
         likelihood=L2(relative=True),
         variables=variables,
         solver=LBFGS(steps=steps, tolerance=1e-6, seconds=seconds),
         restarts=restarts,
+        local=LOCAL[local],
     )
 
 
@@ -48,6 +53,7 @@ def grad_inversion(
     image_l2: float = 1e-6,
     batchnorm: float = 0.1,
     group: float = 0.01,
+    local: Local = "one_step",
     restarts: int = 4,
     seconds: float | None = None,
 ) -> Attack:
@@ -73,6 +79,7 @@ def grad_inversion(
         variables=Pixels(),
         solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=seconds),
         restarts=restarts,
+        local=LOCAL[local],
     )
 
 
@@ -88,6 +95,7 @@ def inverting_gradients(
     support: Support = "all",
     init: Literal["normal", "uniform", "patterned", "mean", "dark", "light", "image"] = "normal",
     image: str | None = None,
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -109,4 +117,5 @@ def inverting_gradients(
         variables=Pixels(init=init, image=image, noise=draws),
         solver=Adam(steps=steps, step_size=step_size, signed=signed, schedule="steps", seconds=seconds),
         restarts=restarts,
+        local=LOCAL[local],
     )

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from attacks.generators import load
 from attacks.likelihoods import L2, Cosine, DefenseDensity, Likelihood
+from attacks.local import LOCAL, Local
 from attacks.phases import Phase, Tuning, Untrained, Within
 from attacks.posterior import KnowsDefense
 from attacks.priors import ImageL2, TotalVariation
@@ -48,6 +49,7 @@ def gifd(
     keep: Literal["best", "last"] = "best",
     condition: Literal["label", "mapped"] = "label",
     coarse: int = 100,
+    local: Local = "one_step",
     restarts: int = 4,
     seconds: float | None = None,
 ) -> Attack:
@@ -80,7 +82,15 @@ def gifd(
 
     before = phases(coarse) if condition == "mapped" else ()
     return _staged(
-        generator, match, phases(steps), tv=tv, image_l2=image_l2, restarts=restarts, keep=keep, coarse=before
+        generator,
+        match,
+        phases(steps),
+        tv=tv,
+        image_l2=image_l2,
+        restarts=restarts,
+        keep=keep,
+        local=local,
+        coarse=before,
     )
 
 
@@ -102,6 +112,7 @@ def ggl(
     bound: float = 2.0,
     match: Matched = "l2",
     penalty: float = 0.0,
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -112,7 +123,7 @@ def ggl(
     """
     solver = CmaEs(steps=steps, trials=population, bound=bound, seconds=seconds)
     phases = (Within(solver=solver, penalty=penalty),)
-    return _staged(generator, match, phases, tv=0.0, image_l2=0.0, restarts=restarts, keep="best")
+    return _staged(generator, match, phases, tv=0.0, image_l2=0.0, restarts=restarts, keep="best", local=local)
 
 
 def gias(
@@ -124,6 +135,7 @@ def gias(
     step_size: float = 1e-3,
     match: Matched = "cosine",
     tv: float = 1e-4,
+    local: Local = "one_step",
     restarts: int = 4,
     seconds: float | None = None,
 ) -> Attack:
@@ -136,7 +148,7 @@ def gias(
         Within(solver=Adam(steps=latent_steps, step_size=latent_step_size, schedule="steps", seconds=half)),
         Tuning(solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=half)),
     )
-    return _staged(generator, match, phases, tv=tv, image_l2=0.0, restarts=restarts, keep="best")
+    return _staged(generator, match, phases, tv=tv, image_l2=0.0, restarts=restarts, keep="best", local=local)
 
 
 def gion(
@@ -147,6 +159,7 @@ def gion(
     latents: int = 128,
     match: Matched = "cosine",
     tv: float = 0.0,
+    local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
 ) -> Attack:
@@ -159,7 +172,7 @@ def gion(
     solver = Adam(steps=steps, step_size=step_size, signed=True, seconds=seconds)
     phases = (Tuning(solver=solver, each="trial", fresh=True),)
     untrained = Untrained(latents=latents, width=width)
-    return _staged(untrained, match, phases, tv=tv, image_l2=0.0, restarts=restarts, keep="best")
+    return _staged(untrained, match, phases, tv=tv, image_l2=0.0, restarts=restarts, keep="best", local=local)
 
 
 def _staged(
@@ -171,6 +184,7 @@ def _staged(
     image_l2: float,
     restarts: int,
     keep: Literal["best", "last"],
+    local: Local,
     coarse: tuple[Phase, ...] = (),
 ) -> Attack:
     priors = (TotalVariation(weight=tv), ImageL2(weight=image_l2))
@@ -182,6 +196,7 @@ def _staged(
         restarts=restarts,
         keep=keep,
         coarse=coarse,
+        local=LOCAL[local],
     )
     return KnowsDefense(search=search) if match == "defense" else search
 

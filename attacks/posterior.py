@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from attacks.ball import DeltaBall
 from attacks.likelihoods import Likelihood
+from attacks.local import LocalSteps, OneStep, Unrolled
 from attacks.memory import check_fits, halved
 from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
@@ -18,6 +19,7 @@ from attacks.problem import Problem, alike
 from attacks.solvers import Solution, Solver
 from attacks.variables import Variables
 from fl_sim.core.contracts import Attack
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
 from fl_sim.core.types import Budget, Observation, Reconstruction
 
@@ -34,6 +36,7 @@ class PosteriorSearch(Attack):
         restarts: Independent starts; the one with the best final objective is kept.
         annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
         ball: Search the centre of the best ball instead of the best point; ``None``: maximum a posteriori.
+        local: What is made of the client's local steps.
 
     Returns what the solver kept, by its own objective, which never sees the truth.
     """
@@ -45,11 +48,19 @@ class PosteriorSearch(Attack):
     restarts: PositiveInt = 1
     annealing: Annealing = Annealing()
     ball: DeltaBall | None = None
+    local: LocalSteps = OneStep()
+
+    def __post_init__(self) -> None:
+        if self.ball is not None and isinstance(self.local, Unrolled) and self.local.epochs == "own":
+            raise ConfigError(
+                'a ball is around one set of images, and local = "unrolled_epochs" searches one an epoch: set '
+                'delta = 0, or local = "unrolled"'
+            )
 
     def _reconstruct(self, seen: Observation, model: nn.Module, rng: Generator, device: str) -> Reconstruction:
         began = time.monotonic()
-        problem = Problem.of(seen, model, rng, device)
-        start = self.variables.start(problem, self.restarts, rng)
+        problem = Problem.of(seen, model, rng, device, self.local.passes)
+        start = self._searched.start(problem, self.restarts, rng)
         matching = self.objective(problem, rng)
         found = self.solver.solve_all(matching, matching.project(start), 1)[0]
         return self._told(found, problem, time.monotonic() - began)
@@ -65,22 +76,22 @@ class PosteriorSearch(Attack):
         self, seen: Sequence[Observation], rngs: Sequence[Generator], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
         began = time.monotonic()
-        problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
+        problems = [Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
-        starts = [self.variables.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
+        starts = [self._searched.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         offsets = self._offsets(problems, rngs)
         if len(seen) > 1:
             one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
             first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
             check_fits(partial(one, first, 1.0), len(seen), device)
-        matching = Matching(self._terms(), problems, self.restarts, offsets)
+        matching = Matching(self._terms(), problems, self.restarts, offsets, whole=self.local.compiles)
         found = self.solver.solve_all(matching, matching.project(start), len(seen))
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
 
     def _told(self, found: Solution, problem: Problem, seconds: float) -> Reconstruction:
-        guess = self.variables.decode(found.point, problem)
+        guess = self._searched.answer(found.point, problem)
         labels = guess.labels[0].argmax(-1) if guess.labels.is_floating_point() else guess.labels[0]
         return Reconstruction(
             images=guess.images[0].detach().clamp(0, 1).cpu(),
@@ -96,13 +107,20 @@ class PosteriorSearch(Attack):
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.likelihood.check(seen)
+        self.local.check(seen)
         self.variables.check(seen, model)
         for prior in self.priors:
             prior.check(seen, model)
 
     def objective(self, problem: Problem, rng: Generator) -> Matching:
         """The cost that the solver minimises; public for checks and plots."""
-        return Matching(self._terms(), [problem], self.restarts, self._offsets([problem], [rng]))
+        return Matching(
+            self._terms(), [problem], self.restarts, self._offsets([problem], [rng]), whole=self.local.compiles
+        )
+
+    @property
+    def _searched(self) -> Variables:
+        return self.local.over(self.variables)
 
     def _offsets(self, problems: Sequence[Problem], rngs: Sequence[Generator]) -> list[Tensor]:
         ball = self.ball
@@ -112,7 +130,7 @@ class PosteriorSearch(Attack):
         return Terms(
             likelihood=self.likelihood,
             priors=self.priors,
-            variables=self.variables,
+            variables=self._searched,
             annealing=self.annealing,
             ball=self.ball,
         )

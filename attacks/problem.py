@@ -1,9 +1,10 @@
 """What an attack solves: one observation, read as a target gradient and a model to take gradients of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,7 +15,15 @@ from fl_sim.core.trees import map_tree, scale
 from fl_sim.core.types import Observation, Tensors
 from fl_sim.training.local import State
 
-__all__ = ["Guess", "Problem", "alike", "gradient_scale"]
+__all__ = ["Guess", "Modelled", "Problem", "alike", "at_broadcast", "gradient_scale"]
+
+Modelled: TypeAlias = Callable[[nn.Module, Observation], Passes]
+"""How the gradient of a guess is computed: what an adversary makes of the client's local steps (attacks.local)."""
+
+
+def at_broadcast(model: nn.Module, seen: Observation) -> Passes:
+    """In one step from the weights that were sent."""
+    return fastest(model, State(seen.broadcast, seen.buffers), seen.task)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,10 +36,13 @@ class Problem:
     targets: Tensors  # the observed mean gradient, (1, *shape), only its direction where ``scale_known`` is false
     scale_known: bool
     device: str
+    modelled: Modelled = at_broadcast
     sharing: "Problem | None" = None  # another one of the same network and weights
 
     @classmethod
-    def of(cls, seen: Observation, model: nn.Module, rng: Generator, device: str) -> "Problem":
+    def of(
+        cls, seen: Observation, model: nn.Module, rng: Generator, device: str, modelled: Modelled = at_broadcast
+    ) -> "Problem":
         """Read an observation; infers the labels that are not granted.
 
         Tensors are copied to ``device``, also where they are there already: how they lie in memory decides the last bit
@@ -51,6 +63,7 @@ class Problem:
             targets={name: t[None] for name, t in target.items()},
             scale_known=per_gradient is not None,
             device=device,
+            modelled=modelled,
         )
 
     @classmethod
@@ -74,7 +87,7 @@ class Problem:
         """How gradients are computed."""
         if self.sharing is not None:
             return self.sharing.passes
-        return fastest(self.model, State(self.seen.broadcast, self.seen.buffers), self.seen.task)
+        return self.modelled(self.model, self.seen)
 
     @property
     def target(self) -> Tensors:
@@ -113,7 +126,7 @@ def _moved(seen: Observation, device: str) -> Observation:
         seen,
         broadcast=moved(seen.broadcast),
         buffers=moved(seen.buffers),
-        update=replace(seen.update, delta=moved(seen.update.delta)),
+        update=replace(seen.update, delta=moved(seen.update.delta), buffers=moved(seen.update.buffers)),
         knowledge=replace(seen.knowledge, randomness=moved(seen.knowledge.randomness)),
     )
 

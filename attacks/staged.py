@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from attacks.generators import Generator, State, classifier, load
 from attacks.generators.fit import fitted
 from attacks.likelihoods import Likelihood
+from attacks.local import LocalSteps, OneStep, Unrolled
 from attacks.memory import halved
 from attacks.objective import Matching, Terms
 from attacks.phases import Phase, Untrained
@@ -46,6 +47,7 @@ class StagedSearch(Attack):
         keep: The ``best`` image of all phases, or that of the ``last``; always of the chain in which it scores best.
         coarse: Phases of a search before, from the same latents, if any: what it finds decides which classes the
             generator is told, by the generator's own classifier (label mapping of arXiv 2604.00955).
+        local: What is made of the client's local steps; epochs share their images.
 
     The gradient is matched under the labels, which are granted or inferred. The generator is told the same, or after a
     coarse search the classes that this found; before, where it has another number of classes, all of them alike.
@@ -58,13 +60,19 @@ class StagedSearch(Attack):
     restarts: PositiveInt = 1
     keep: Literal["best", "last"] = "best"
     coarse: tuple[Phase, ...] = ()
+    local: LocalSteps = OneStep()
 
     @property
     def work(self) -> int:
         return self.restarts * sum(phase.solver.steps * phase.solver.trials for phase in (*self.coarse, *self.phases))
 
+    def __post_init__(self) -> None:
+        if isinstance(self.local, Unrolled) and self.local.epochs == "own":
+            raise ConfigError("a generator makes one set of images: expected epochs that share them, got their own")
+
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.likelihood.check(seen)
+        self.local.check(seen)
         generator = self._loaded(seen, "cpu")
         fitted(torch.zeros(1, *generator.image_shape), seen.task.image_shape)
         if self.coarse:
@@ -94,7 +102,7 @@ class StagedSearch(Attack):
         self, seen: Sequence[Observation], rngs: Sequence[Draws], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
         began = time.monotonic()
-        problems = [Problem.of(one, model, rng, device) for one, rng in zip(seen, rngs, strict=True)]
+        problems = [Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
         generator = self._loaded(seen[0], device)
         told, steps = [self._told(generator, problem) for problem in problems], 0
@@ -163,11 +171,13 @@ class StagedSearch(Attack):
         images, crowd = problems[0].seen.update.num_examples, phase.solver.trials
         variables = phase.over(generator, state, images, rng)
         many = variables.only(torch.arange(len(chains)).repeat_interleave(crowd)) if crowd > 1 else variables
-        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=many, compared="likelihood")
+        searched = self.local.over(many)
+        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=searched, compared="likelihood")
         matching = Matching(terms, chains, crowd, whole=False)
-        start = many.start(chains[0], len(chains) * crowd, rng)
+        start = searched.start(chains[0], len(chains) * crowd, rng)
         solutions = phase.solver.solve_all(matching, matching.project(start), len(chains))
-        point = {name: torch.cat([one.point[name] for one in solutions]) for name in start}
+        names = many.start(chains[0], len(chains) * crowd, rng)
+        point = {name: torch.cat([one.point[name] for one in solutions]) for name in names}
         with torch.no_grad():
             pictures = variables.decode(point, Problem.joined(chains, 1)).images
         found = [Found(one.score, picture, one.outcome) for one, picture in zip(solutions, pictures, strict=True)]

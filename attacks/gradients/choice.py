@@ -10,7 +10,7 @@ from attacks.gradients.factors import dense
 from attacks.gradients.looped import Looped
 from attacks.gradients.passes import Guess, Passes
 from fl_sim.core.trees import global_norm
-from fl_sim.core.types import Task
+from fl_sim.core.types import Task, Tensors
 from fl_sim.training.local import State
 
 _CLOSE = 1e-3  # relative; rounding is 1e-6, and a unit that rounding turns on or off 1e-4
@@ -26,7 +26,7 @@ def fastest(model: nn.Module, state: State, task: Task) -> Passes:
     looped = Looped(model, state)
     try:
         batched = Batched.of(model, state)
-        if batched is not None and _agree(batched, looped, _probe(task, state)):
+        if batched is not None and agree(dense(batched(some := probe(task, state))), looped(some)):
             return batched
         reason = "its layers do not tell its gradients whole"
     except Exception as error:  # a model may do anything with its layers
@@ -35,16 +35,16 @@ def fastest(model: nn.Module, state: State, task: Task) -> Passes:
     return looped
 
 
-def _agree(batched: Batched, looped: Looped, probe: Guess) -> bool:
+def agree(got: Tensors, expected: Tensors) -> bool:
     """Whether each gradient is the same, relative to itself or, where there is hardly any, to all of them."""
-    got, expected = dense(batched(probe)), looped(probe)
     least = _ROUNDING * global_norm(expected)
     return got.keys() == expected.keys() and all(
         bool((got[name] - g).norm() <= _CLOSE * g.norm() + least) for name, g in expected.items()
     )
 
 
-def _probe(task: Task, state: State) -> Guess:
+def probe(task: Task, state: State) -> Guess:
+    """Two trials of two images."""
     some = next(iter(state.weights.values()))
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(2, 2, *task.image_shape, generator=rng, dtype=some.dtype)

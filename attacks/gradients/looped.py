@@ -17,7 +17,7 @@ class Looped:
         self._model, self._state = model, state
 
     def __call__(self, guess: Guess) -> Tensors:
-        return _stacked([self._gradient(guess, trial) for trial in range(len(guess.images))])
+        return stacked([self._gradient(guess, trial) for trial in range(len(guess.images))])
 
     def _gradient(self, guess: Guess, trial: int) -> Tensors:
         noise = {name: z[trial] for name, z in guess.noise.items()}
@@ -26,7 +26,8 @@ class Looped:
         return gradient(self._model, state, batch, create_graph=True).tree
 
 
-def _stacked(trees: Sequence[Tensors]) -> Tensors:
+def stacked(trees: Sequence[Tensors]) -> Tensors:
+    """Trees of trials as one, ``(T, *shape)``."""
     if len(trees) == 1:  # without a copy: weights may be many
         return {name: tree[None] for name, tree in trees[0].items()}
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}

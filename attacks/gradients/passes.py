@@ -16,11 +16,13 @@ class Guess(NamedTuple):
         images: ``(T, N, C, H, W)`` in [0, 1] units, not clamped.
         labels: ``(T, N)`` classes, or ``(T, N, K)`` weights of them.
         noise: What the model's stochastic modules drew, by buffer name, ``(T, N, *shape)``; empty: their mean.
+        weights: Where the gradient was taken, ``(T, *shape)``; empty: at the weights that were broadcast.
     """
 
     images: Tensor
     labels: Tensor
     noise: Tensors = MappingProxyType({})
+    weights: Tensors = MappingProxyType({})
 
     def examples(self) -> "Guess":
         """Each image as a trial of its own: ``T * N`` trials of one."""

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from attacks.priors.base import Density, Prior
-from attacks.priors.batchnorm import BatchNormStatistics
+from attacks.priors.batchnorm import BatchNormStatistics, ClientStatistics
 from attacks.priors.group import GroupConsistency
 from attacks.priors.mixture import FittedMixture, Mixture
 from attacks.priors.pixels import Clip, GaussianPixels, ImageL2
@@ -19,6 +19,7 @@ __all__ = [
     "PRIORS",
     "VAE",
     "BatchNormStatistics",
+    "ClientStatistics",
     "Clip",
     "Density",
     "FittedMixture",
@@ -40,6 +41,7 @@ PRIORS: Mapping[str, Callable[..., Prior]] = MappingProxyType(
         "gaussian": GaussianPixels,
         "l2": ImageL2,
         "batchnorm": BatchNormStatistics,
+        "client_statistics": ClientStatistics,
         "group": GroupConsistency,
         "mixture": FittedMixture,
         "vae": VAE,

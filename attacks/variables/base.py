@@ -29,6 +29,10 @@ class Variables(ABC):
     def decode(self, point: Point, problem: Problem) -> Guess:
         """Differentiable in ``point``."""
 
+    def answer(self, point: Point, problem: Problem) -> Guess:
+        """What is believed in the end, where a guess is more than the N images of the batch."""
+        return self.decode(point, problem)
+
     @abstractmethod
     def project(self, point: Point, problem: Problem) -> Point:
         """The nearest allowed point; where a solver is after each step."""

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.priors import BatchNormStatistics
+from attacks.priors import BatchNormStatistics, ClientStatistics
 from attacks.problem import Problem
 from fl_sim import models
 from fl_sim.core.errors import UnmetKnowledgeError
@@ -96,3 +98,27 @@ def test_a_bundled_model_is_understood() -> None:
 def test_without_batch_norm_it_says_what_to_use(problem: Problem) -> None:
     with pytest.raises(UnmetKnowledgeError, match=r"with none.*resnet18 or convnet, or leave this prior out"):
         BatchNormStatistics(weight=1).check(problem.seen, problem.model)
+
+
+@pytest.mark.parametrize("mode", ["fedsgd", "fedavg"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_client_betrays_its_batchs_statistics(mode: str, epochs: int) -> None:
+    """Exactly, where the weights stay where they are."""
+    net, truth = two_layers(), images(1, 3).clamp(0, 1)
+    protocol = Protocol(mode=mode, batch_size=3, learning_rate=1e-9, local_epochs=epochs, batchnorm="train")  # type: ignore[arg-type]
+    seen = observe(net, Batch(truth[0], torch.tensor([0, 1, 2])), protocol)
+    problem = Problem.of(seen, net, derive(0), "cpu")
+    cost = ClientStatistics(weight=1)(torch.cat([truth, images(2, 3)]), problem)
+    assert cost[0].item() < 1e-3 * cost[1].item()
+    assert cost[0].item() < 1e-3 * BatchNormStatistics(weight=1, first=1)(truth, problem).item()
+
+
+def test_client_statistics_are_refused_where_there_are_none() -> None:
+    net = two_layers()
+    with pytest.raises(UnmetKnowledgeError, match="where batch norm trains"):
+        ClientStatistics(weight=1).check(problem_of(net, "eval").seen, net)
+    problem = problem_of(net, "train")
+    ClientStatistics(weight=1).check(problem.seen, net)
+    bare = replace(problem, seen=replace(problem.seen, update=replace(problem.seen.update, buffers={})))
+    with pytest.raises(UnmetKnowledgeError, match="returned no running statistics"):
+        ClientStatistics(weight=1)(images(1, 3), bare)

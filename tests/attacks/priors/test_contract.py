@@ -12,7 +12,7 @@ from attacks.priors import PRIORS, Density, Prior
 from attacks.problem import Problem
 from fl_sim import models
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Batch
+from fl_sim.core.types import Batch, Protocol
 from tests.attacks.priors.conftest import images
 from tests.conftest import TASK, observe
 
@@ -22,6 +22,7 @@ ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "gaussian": {"mean": 0.1, "std": 0.7},
     "l2": {},
     "batchnorm": {},
+    "client_statistics": {},
     "group": {},
     "mixture": {},
     "vae": {},
@@ -29,7 +30,7 @@ ARGUMENTS: Mapping[str, dict[str, Any]] = {
     "dist_gmm": {"dim": 64},
 }
 COUPLED = {"group"}  # trials with each other
-JOINT = {"batchnorm"}  # images of a batch with each other
+JOINT = {"batchnorm", "client_statistics"}  # images of a batch with each other
 
 
 @pytest.fixture(params=sorted(PRIORS))
@@ -45,11 +46,12 @@ def prior(name: str, mixture_file: str, vae_file: str) -> Prior:
 
 @pytest.fixture
 def problem() -> Problem:
-    """Of a model with batch norm, whose statistics are not those it was born with."""
+    """Of a model with batch norm that trains, whose statistics are not those it was born with."""
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
     net[1].running_mean.copy_(torch.tensor([0.3, -0.2, 0.1]))  # type: ignore[operator]
     with_norm = models.Model(models.Normalise(TASK.mean, TASK.std), net).eval()
-    return Problem.of(observe(with_norm, Batch(images(1, 2)[0], torch.tensor([1, 2]))), with_norm, derive(0), "cpu")
+    batch, protocol = Batch(images(1, 2)[0], torch.tensor([1, 2])), Protocol(batch_size=2, batchnorm="train")
+    return Problem.of(observe(with_norm, batch, protocol), with_norm, derive(0), "cpu")
 
 
 def test_costs_are_one_a_trial_and_have_gradients(prior: Prior, problem: Problem) -> None:
