@@ -22,8 +22,10 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
+from fl_sim.data.types import Images
 from fl_sim.federation.central import CENTRAL
 from fl_sim.federation.client import ClientJob
+from fl_sim.runtime.cells import CellStore
 
 T = TypeVar("T")
 
@@ -81,6 +83,22 @@ class Cell:
             per_client=d.per_client,
             seed=self.study.seed,
         )
+
+    def images(self, data_dir: str | None) -> Images:
+        """What its reconstructions are held against."""
+        return self.data(data_dir)
+
+    def rounds_done(self, place: CellStore) -> int:
+        return place.rounds_done()
+
+    def expected_observations(self) -> int:
+        """How many of its observations are attacked; fewer where replies are refused."""
+        study = self.study
+        rounds = len(study.adversary.rounds or range(study.federation.rounds))
+        if study.adversary.view == "aggregate":
+            return rounds
+        cohort = study.federation.cohort or study.federation.clients
+        return rounds * min(cohort, len(study.adversary.clients or range(cohort)))
 
     def protocol(self) -> Protocol:
         f = self.study.federation

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from attacks.likelihoods import informs
+from experiments.audit.judge import judge_of
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
@@ -83,7 +84,7 @@ def _usable(cell: Cell) -> bool:
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
     """Best, median and worst image of each attack; the truth is recomputed."""
-    judge = Judge(cell, cell.job(run.data_dir), cell.data(run.data_dir), run.store.cell(cell.folder))
+    judge = judge_of(cell, run.data_dir, run.store.cell(cell.folder))
     found = []
     for part in cell.study.attacks:
         mine = [r for r in records if r["cell"] == cell.name and r["attack"] == part.key() and r["psnr"]]

@@ -65,6 +65,24 @@ def catalogue(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def diagnoses(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """The findings of :func:`experiments.audit.diagnosis.diagnose`; those that are wrong say what to do."""
+    table = Table(box=box.SIMPLE, title="what the record says of itself", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    colours = {"wrong": "red", "fits": "green"}
+    for one in findings:
+        said = [one["says"], f"in {one['wrong']} of {one['told']} updates; {one['remedy']}"]
+        colour = colours.get(one["verdict"], "dim")
+        table.add_row(
+            one["diagnosis"],
+            f"[{colour}]{one['verdict']}[/]",
+            escape("\n".join(said if one["verdict"] == "wrong" else said[:1])),
+        )
+    return table
+
+
 def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of :class:`experiments.forecast.Forecast`, a cell each."""
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_PREDICTED, caption_justify="left")

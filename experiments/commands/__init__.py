@@ -1,5 +1,6 @@
 """What the command line does. Prints to stdout only what was asked for; everything else goes to stderr."""
 
+from experiments.commands.auditing import import_
 from experiments.commands.checking import check
 from experiments.commands.installed import list_, selftest
 from experiments.commands.runs import attack, export, report, run, stage
@@ -12,6 +13,7 @@ __all__ = [
     "check",
     "explain",
     "export",
+    "import_",
     "list_",
     "report",
     "run",

@@ -1,5 +1,6 @@
 """One cell's folder: observations, reconstructions, training rows, a checkpoint; see :mod:`fl_sim.runtime.store`."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -164,9 +165,17 @@ class CellStore:
         return self.path / "reconstructions" / attack / f"{key}{end}"
 
 
-def record_to(folder: str | Path) -> Callable[[Observation], None]:
-    """A sink for ``Intercept``: keeps every observation in ``folder``, to be read by :class:`CellStore`."""
-    return CellStore(Path(folder)).save_observation
+def record_to(folder: str | Path, model: str | None = None) -> Callable[[Observation], None]:
+    """A sink for ``Intercept``: keeps every observation in ``folder``, to be attacked by ``fl-sim attack FOLDER``.
+
+    Args:
+        model: What is trained, ``package.module:factory`` or a registered name. It goes into ``audit.toml``, which is
+            written where there is none; without it, that file is yours to write.
+    """
+    about = Path(folder) / "audit.toml"
+    if model is not None and not about.exists():
+        files.write(about, f"model = {json.dumps(model)}\n".encode())
+    return CellStore(Path(folder) / "cells" / "base").save_observation
 
 
 def _tagged(tag: str, tensors: Tensors) -> dict[str, Any]:
