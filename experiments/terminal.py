@@ -101,6 +101,9 @@ def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
+    if psnr is None and (told := row["confidence"]):
+        figures = [f"{name} {told[name]['median']:.2f}" for name in ("agreement", "fit") if told[name]]
+        return [f"  {row['attack']}", "-", ", ".join(figures) or "no truth", "-", "-", "-"]
     if psnr is None:
         return [f"  {row['attack']}", "-", "failed", "-", "-", "-"]
     return [

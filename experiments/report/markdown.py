@@ -39,8 +39,21 @@ def _lines(report: ReportInput) -> Iterator[str]:
             if row["trained"]:
                 yield _trained(row["trained"])
         yield ""
+        yield from _believed(mine)
         yield from _by_round(by_attack)
     yield from _method(report, rows)
+
+
+def _believed(rows: list[Json]) -> Iterator[str]:
+    """Confidence, of records whose truth may not be known."""
+    if not (told := [row for row in rows if row["confidence"]]):
+        return
+    yield "| confidence, medians; no distance to originals | agreement | fit | misfit | labels agreed |"
+    yield "|---|---|---|---|---|"
+    for row in told:
+        medians = [spread and spread["median"] for spread in row["confidence"].values()]
+        yield f"| {row['attack']} | {' | '.join(units.decimal(median, 3) for median in medians)} |"
+    yield ""
 
 
 def _by_round(by_attack: dict[str, list[Json]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from itertools import chain, groupby
 from typing import Any
 
+from experiments.audit.diagnosis import DIAGNOSES
 from experiments.report import units
 from experiments.report.answer import findings, headline
 from experiments.report.drawing import styles
@@ -54,6 +55,8 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "transformed": any(row["trained"] for row in rows),
+        "diagnoses": [one | DIAGNOSES[one["diagnosis"]]._asdict() for one in report.diagnoses],
+        "believed": [row for row in rows if row["confidence"]],
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
         "budgets": _most_iterations(report),
@@ -70,6 +73,8 @@ def _pictures(report: ReportInput) -> list[tuple[str, str, list[Json]]]:
 
 def _picture(picture: Picture) -> Json:
     images = {"original": picture.original, "reconstruction": picture.reconstruction, "control": picture.control}
+    if picture.second is not None:
+        images["second run"] = picture.second
     if picture.trained is not None:
         images["trained on"] = picture.trained
     return {

@@ -27,7 +27,8 @@ def summarise(report: ReportInput) -> list[Json]:
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
     the mean's 95 % interval. ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made
-    of the originals, which are all that an update can show; ``None`` where there is no such defense. ``risk``: the
+    of the originals, which are all that an update can show; ``None`` where there is no such defense. ``confidence``:
+    ``agreement``, ``fit``, ``misfit`` and ``labels`` of imported records, which need no truth. ``risk``: the
     share of images farther than ``delta`` from the original, with its interval.
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
@@ -57,6 +58,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "ssim": _spread(per_image(records, "ssim")),
         "lpips": _spread(per_image(records, "lpips")),
         "trained": _trained(done),
+        "confidence": _confidence(records),
         "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
         "risk": _risk(done),
         "identified": _identified(done),
@@ -81,6 +83,15 @@ def _trained(done: list[Json]) -> Json | None:
     if not found:
         return None
     return {name: _spread([v for one in found for v in one[name] or ()]) for name in ("psnr", "ssim", "lpips")}
+
+
+def _confidence(records: list[Json]) -> Json | None:
+    told = [record["confidence"] for record in records if record.get("confidence")]
+    if not told:
+        return None
+    single = {name: [one[name] for one in told if one[name] is not None] for name in ("fit", "misfit", "labels")}
+    agreement = [value for one in told for value in one["agreement"] or ()]
+    return {"agreement": _spread(agreement), **{name: _spread(values) for name, values in single.items()}}
 
 
 def _control(pairs: list[tuple[float, float]]) -> Json | None:

@@ -66,7 +66,7 @@ class Record:
         batch = self.batch()
         for _ in range(self.epochs):
             for images, labels in zip(
-                batch.images.split(self.batch_size), batch.labels.split(self.batch_size), strict=True
+                torch.split(batch.images, self.batch_size), torch.split(batch.labels, self.batch_size), strict=True
             ):
                 optimiser.zero_grad()
                 functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
