@@ -169,6 +169,14 @@ def list_(
 
 
 @app.command()
+def doctor(data_dir: DataDir = None, json: AsJson = False) -> None:
+    """Is this installation whole? Versions, GPU, Ray, Docker, data, weights, network use, each with what to do."""
+    from experiments import commands
+
+    commands.doctor(data_dir, json=json)
+
+
+@app.command()
 def selftest(
     processes: Annotated[int, typer.Option(min=1, help="Checks run at once.")] = os.cpu_count() or 1,
     json: AsJson = False,

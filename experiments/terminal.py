@@ -83,6 +83,19 @@ def diagnoses(findings: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def checked(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of :func:`experiments.doctor.examine`."""
+    table = Table(box=box.SIMPLE, show_header=False)
+    for narrow in (True, True, False):
+        table.add_column(no_wrap=narrow, overflow="fold")
+    colours = {"ok": "green", "note": "yellow", "broken": "red"}
+    for row in rows:
+        colour = colours[row["state"]]
+        said = "\n".join(filter(None, [row["says"], row["do"]]))
+        table.add_row(row["name"], f"[{colour}]{row['state']}[/]", escape(said))
+    return table
+
+
 def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of :class:`experiments.forecast.Forecast`, a cell each."""
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_PREDICTED, caption_justify="left")

@@ -2,7 +2,7 @@
 
 from experiments.commands.auditing import import_
 from experiments.commands.checking import check
-from experiments.commands.installed import list_, selftest
+from experiments.commands.installed import doctor, list_, selftest
 from experiments.commands.runs import attack, export, report, run, stage
 from experiments.commands.shell import explain
 from experiments.commands.training import train_density, train_generator
@@ -11,6 +11,7 @@ from experiments.commands.tuning import tune
 __all__ = [
     "attack",
     "check",
+    "doctor",
     "explain",
     "export",
     "import_",
