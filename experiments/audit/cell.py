@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from experiments.audit.truth import Recorded
 from experiments.build import Cell, attack
+from experiments.check import MOST_IMAGES
 from experiments.config import Study
+from experiments.knowledge import grant
 from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError, FlSimError
 from fl_sim.federation.client import ClientJob
@@ -33,25 +35,26 @@ class AuditCell(Cell):
         return cell
 
     def _refusals(self) -> Iterator[str]:
-        from experiments.knowledge import grant
-
-        job, model = self.job(None), self.model(self.images(None).task())()
-        for part in self.study.attacks:
-            try:
-                made = attack(part)
-                for seen in self.place.observations(self.place.observation_keys()):
-                    made.check(grant(self, job, seen), model)
-            except FlSimError as error:
-                yield f"attack {part.key()}: {error}"
+        job, keys = self.job(None), self.place.observation_keys()
+        one_of_each = {self.place.num_examples(key): key for key in keys} if self.study.attacks else {}
+        if (most := max(one_of_each, default=0)) > MOST_IMAGES:
+            yield f"expected at most {MOST_IMAGES} images in an update that is attacked, got {most}: import the others"
+            return
+        for seen in self.place.observations(one_of_each.values()):
+            granted = grant(self, job, seen)
+            for part in self.study.attacks:
+                try:
+                    attack(part).check(granted, job.model())
+                except FlSimError as error:
+                    yield f"attack {part.key()}: {error}"
 
     def images(self, data_dir: str | None) -> Recorded:
         del data_dir
         return Recorded(self.place)
 
     def rounds_done(self, place: CellStore) -> int:
-        """All of them: nothing is trained here."""
-        del place
-        return self.study.federation.rounds
+        """All that were recorded, also after the import: nothing is trained here."""
+        return max(key.round for key in place.observation_keys())
 
     def expected_observations(self) -> int:
         return len(self.place.observation_keys())

@@ -124,8 +124,9 @@ class Finding:
     told: int
 
     def as_dict(self) -> dict[str, Any]:
-        """With what to do."""
-        return asdict(self) | {"remedy": DIAGNOSES[self.diagnosis].remedy}
+        """With what it means and what to do."""
+        diagnosis = DIAGNOSES[self.diagnosis]
+        return asdict(self) | {"mistake": diagnosis.mistake, "remedy": diagnosis.remedy}
 
 
 def diagnose(updates: Iterable[Evidence], *, defended: bool) -> list[Finding]:

@@ -62,7 +62,7 @@ class Evidence:
     def steps(self) -> int:
         """As far as the protocol is known; else taken for one."""
         protocol = self.seen.protocol
-        return protocol.steps(self.images) if protocol else 1
+        return protocol.steps(-(-self.images // len(self.seen.members))) if protocol else 1
 
     @property
     def single(self) -> bool:

@@ -90,6 +90,8 @@ def learning_rate(of: Evidence) -> Figure | None:
     low, high = _EXACT if account.exact else _ROUGH if of.steps == 1 else (_FALLING, _ROUGH[1])
     rate = of.seen.protocol.learning_rate
     says = f"factor {factor:.3g}: as with a learning rate of {rate * factor:.3g}, the protocol says {rate:g}"
+    if of.seen.update.kind == "gradient":
+        says = f"factor {factor:.3g}: the gradient is so many times that of the batch's mean loss"
     return Figure(factor, not low < factor < high, says)
 
 

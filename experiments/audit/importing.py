@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -49,17 +49,15 @@ class Import:
     def study(self, place: CellStore) -> config.Study:
         """The audit in a study's words: what attacks, reports and the threat model read."""
         keys = place.observation_keys()
-        kind = next(place.observations(keys[:1])).update.kind
-        protocol = {"mode": "fedsgd" if kind == "gradient" else "fedavg"}
-        if self.audit.protocol:
-            protocol |= self.audit.protocol.model_dump()
-        elif (known := next(place.observations(keys[:1])).protocol) is not None:
-            protocol |= {name: getattr(known, name) for name in known.__dataclass_fields__}
+        first = place.observation(keys[0])
+        mode = {"mode": "fedsgd" if first.update.kind == "gradient" else "fedavg"}
+        protocol = mode if first.protocol is None else asdict(first.protocol)
         whole = self.audit.model_dump(
             mode="json", include={"name", "seed", "model", "defenses", "evaluation", "runtime"}
         )
         sizes = {"clients": len({key.client for key in keys}), "rounds": max(key.round for key in keys)}
-        adversary = self.audit.adversary.model_dump() | {"protocol": "learning_rate" in protocol}
+        view = {"view": "aggregate" if len(first.members) > 1 else "client", "protocol": first.protocol is not None}
+        adversary = self.audit.adversary.model_dump() | view
         tree = whole | {"federation": protocol | sizes, "adversary": adversary, "data": {"name": "recorded"}}
         return config.load_dict(tree, "audit")
 
@@ -131,13 +129,13 @@ class Import:
         return models.build(self.audit.model.name, task, self.audit.seed, **self.audit.model.arguments)
 
     def _save_truth(self, place: CellStore) -> None:
-        truth, keys = Recorded(place), place.observation_keys()
-        task = truth.task()
+        truth, groups = Recorded(place), {key: place.members(key) for key in place.observation_keys()}
+        task, known = truth.task(), {Key(key.round, member): key for key, those in groups.items() for member in those}
         for one in (one for one in self.audit.updates if one.truth is not None):
-            if (key := Key(one.round, one.client)) not in keys:
+            if (key := Key(one.round, one.client)) not in known:
                 raise ConfigError(f"updates: no update of round {one.round}, client {one.client} was recorded")
-            batch, wanted = read_images(self.root / str(one.truth), task), place.observation(key).update.num_examples
-            if len(batch.labels) != wanted:
+            batch, wanted = read_images(self.root / str(one.truth), task), place.num_examples(known[key])
+            if len(batch.labels) != wanted and len(groups[known[key]]) == 1:
                 raise ConfigError(f"{one.truth}: expected the {wanted} images of the update, got {len(batch.labels)}")
             truth.save(key, batch)
         if self.audit.public is not None:

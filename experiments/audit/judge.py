@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from experiments.audit.cell import AuditCell, again, is_again
 from experiments.audit.confidence import confidence
 from experiments.audit.truth import Recorded
@@ -29,11 +32,18 @@ class AuditJudge(Judge):
 
     def knows(self, key: Key) -> bool:
         assert isinstance(self.data, Recorded)
-        return self.data.knows(key)
+        return all(self.data.knows(Key(key.round, member)) for member in self.members(key))
 
     def judge(self, attack: str, key: Key, guess: Reconstruction, lpips: Lpips | Unavailable) -> JSON:
         told = super().judge(attack, key, guess, lpips) if self.knows(key) else _unjudged(guess)
-        return told | {"confidence": self.confidence(attack, key, guess)}
+        alone = {"identification_rank": None} if told["candidates"] == 0 else {}
+        return told | alone | {"confidence": self.confidence(attack, key, guess)}
+
+    def candidates(self, key: Key) -> Tensor:
+        """The line-up: all images that are known of any client, and the public ones."""
+        del key
+        known = {member for key in self.keys if self.knows(key) for member in self.members(key)}
+        return torch.cat([*(self.data.held(client).images for client in sorted(known)), self.public.images])
 
     def confidence(self, attack: str, key: Key, guess: Reconstruction) -> JSON:
         """See :mod:`experiments.audit.confidence`."""

@@ -46,6 +46,10 @@ class Naming:
         found = self._renamed(arrays, source)
         counters = [int(t) for name, t in found.items() if name.endswith(_COUNTER)]
         found = {name: t for name, t in found.items() if not name.endswith(_COUNTER)}
+        if unknown := sorted(set(self.transpose) - set(found)):
+            raise ConfigError(
+                f"{source}: transpose: expected the model's names, got {unknown}; there are {list(found)}"
+            )
         found = {name: t.T.contiguous() if name in self.transpose else t for name, t in found.items()}
         if problems := list(_problems(found, expected.weights, whole)):
             raise ConfigError([f"{source}: {problem}" for problem in problems])

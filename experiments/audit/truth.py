@@ -34,7 +34,7 @@ class Recorded:
         return self._file(str(key)).exists()
 
     def task(self) -> Task:
-        return next(self.place.observations(self.place.observation_keys()[:1])).task
+        return self.place.task(self.place.observation_keys()[0])
 
     def used(self, client: int, round_: int, size: int | None) -> Tensor:
         """By content; unknown images by client, who may hold the same ones in every round."""

@@ -7,7 +7,6 @@ from importlib.resources import files
 from itertools import chain, groupby
 from typing import Any
 
-from experiments.audit.diagnosis import DIAGNOSES
 from experiments.report import units
 from experiments.report.answer import findings, headline
 from experiments.report.drawing import styles
@@ -55,7 +54,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "transformed": any(row["trained"] for row in rows),
-        "diagnoses": [one | DIAGNOSES[one["diagnosis"]]._asdict() for one in report.diagnoses],
+        "diagnoses": report.diagnoses,
         "believed": [row for row in rows if row["confidence"]],
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),

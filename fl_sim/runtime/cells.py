@@ -90,6 +90,14 @@ class CellStore:
         """Whose data an observation is made of; reads the head of its file only."""
         return tuple(files.read_about(self._observation(key))["members"])
 
+    def num_examples(self, key: Key) -> int:
+        """How many images are behind an observation; as :meth:`members`."""
+        return int(files.read_about(self._observation(key))["num_examples"])
+
+    def task(self, key: Key) -> Task:
+        """As :meth:`members`."""
+        return _task(files.read_about(self._observation(key))["task"])
+
     def save_reconstruction(self, attack: str, key: Key, guess: Reconstruction) -> None:
         about = {"outcome": guess.outcome, "loss": repr(guess.loss), "budget": asdict(guess.budget)}
         tensors = {"images": guess.images, "labels": guess.labels}
