@@ -79,7 +79,7 @@ class Cell:
             image_size=d.image_size,
             split=d.split,
             clients=federation.clients,
-            partition=Partition(**_tuples(d.partition)),
+            partition=Partition(**tuples(d.partition)),
             per_client=d.per_client,
             seed=self.study.seed,
         )
@@ -112,7 +112,7 @@ class Cell:
     def bare(self, task: Task) -> ModelSpec:
         """The model without what defenses put into it."""
         part = self.study.model
-        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
+        return ModelSpec(part.name, tuple(tuples(part.arguments).items()), task, self.study.seed)
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
@@ -188,7 +188,7 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
     if problems := _misfits(part, signature):
         raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems])
     try:
-        return factory(**_tuples(part.arguments))
+        return factory(**tuples(part.arguments))
     except ValidationError as error:
         problems = [
             f"{_field(error.title, e['loc'], signature)}: {e['msg']}, got {e['input']!r}" for e in error.errors()
@@ -220,6 +220,6 @@ def _text(axis: str, value: object, cell: Study) -> Any:
     return value if isinstance(value, (int, float, str)) else str(value)
 
 
-def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Lists as tuples: parts are hashable."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from defenses import DEFENSES
 from experiments import config
 from experiments.audit.arrays import read, read_images
 from experiments.audit.config import Audit, Recording
@@ -15,7 +16,8 @@ from experiments.audit.diagnosis import Finding, diagnose
 from experiments.audit.evidence import Evidence
 from experiments.audit.naming import Named, Naming
 from experiments.audit.truth import Recorded
-from fl_sim import models
+from experiments.build import ModelSpec, build, tuples
+from fl_sim.core.contracts import ModelDefense
 from fl_sim.core.errors import ConfigError, MissingDataError
 from fl_sim.core.trees import subtract
 from fl_sim.core.types import Observation, Task, Tensors, Update
@@ -126,7 +128,15 @@ class Import:
             yield Evidence(seen=replace(seen, protocol=protocol), model=_checked(model, seen))
 
     def model(self, task: Task) -> nn.Module:
-        return models.build(self.audit.model.name, task, self.audit.seed, **self.audit.model.arguments)
+        """Wrapped as the clients' defenses say.
+
+        Raises:
+            ConfigError: No such model or defense.
+        """
+        made = [build("defense", DEFENSES, part) for part in self.audit.defenses]
+        wraps = tuple(defense for defense in made if isinstance(defense, ModelDefense))
+        options = tuple(tuples(self.audit.model.arguments).items())
+        return ModelSpec(self.audit.model.name, options, task, self.audit.seed, wraps)()
 
     def _save_truth(self, place: CellStore) -> None:
         truth, groups = Recorded(place), {key: place.members(key) for key in place.observation_keys()}

@@ -1,8 +1,7 @@
 """The truth as far as whoever audits has it: kept in the run folder, beside what the attacks are given."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fl_sim.runtime import files
 from fl_sim.runtime.cells import CellStore, Key
 
 _PUBLIC = "public"
-_APART = 1 << 20  # images of one client at most, where only clients tell images apart
+_APART = 1 << 20  # more than the images of any client
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class Recorded:
         return self.place.task(self.place.observation_keys()[0])
 
     def used(self, client: int, round_: int, size: int | None) -> Tensor:
-        """By content; unknown images by client, who may hold the same ones in every round."""
+        """By client: what one holds in another round may be the same images. Of an aggregate, an even share."""
         del size
-        key = Key(round_, client)
-        if not self.knows(key):
-            return torch.tensor([-1 - client * _APART])
-        return torch.tensor([self._numbers[digest] for digest in _digests(self.batch(client, round_, None).images)])
+        if self.knows(key := Key(round_, client)):
+            return client * _APART + torch.arange(len(self.batch(*key[::-1], None).labels))
+        whole = next(k for k in self.place.observation_keys() if k.round == round_ and client in self.place.members(k))
+        members = self.place.members(whole)
+        share, rest = divmod(self.place.num_examples(whole), len(members))
+        return client * _APART + torch.arange(share + (members.index(client) < rest))
 
     def batch(self, client: int, round_: int, size: int | None) -> Batch:
         """
@@ -57,7 +58,8 @@ class Recorded:
 
     def held(self, client: int) -> Batch:
         """Of all its rounds, each image once."""
-        known = [self.batch(*key[::-1], None) for key in self._keys if key.client == client]
+        rounds = sorted({key.round for key in self.place.observation_keys()})
+        known = [self.batch(client, number, None) for number in rounds if self.knows(Key(number, client))]
         images, labels = torch.cat([b.images for b in known]), torch.cat([b.labels for b in known])
         once = {digest: place for place, digest in reversed(list(enumerate(_digests(images))))}
         chosen = torch.tensor(sorted(once.values()))
@@ -69,18 +71,6 @@ class Recorded:
         if self._file(_PUBLIC).exists():
             images = files.read_tensors(self._file(_PUBLIC))[0]["images"][:limit]
         return Batch(images, torch.zeros(len(images), dtype=torch.int64))
-
-    @cached_property
-    def _keys(self) -> list[Key]:
-        return [key for key in self.place.observation_keys() if self.knows(key)]
-
-    @cached_property
-    def _numbers(self) -> Mapping[bytes, int]:
-        known = [self.batch(key.client, key.round, None).images for key in self._keys]
-        found = dict[bytes, int]()
-        for digest in (digest for images in known for digest in _digests(images)):
-            found.setdefault(digest, len(found))
-        return found
 
     def _file(self, name: str) -> Path:
         return self.place.path / "truth" / f"{name}.safetensors"

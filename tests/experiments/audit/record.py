@@ -41,6 +41,7 @@ class Record:
     examples: int | None = None
     warm: int = 0  # steps on these and other images before the round
     seed: int = 0
+    drawn: int = 0  # seed of the images
 
     def network(self) -> nn.Module:
         network = models.build(self.model, self.task, self.seed, **(self.options or {}))
@@ -53,7 +54,7 @@ class Record:
         return network
 
     def batch(self) -> Batch:
-        pixels = torch.rand(self.images, self.task.image_shape[0], 4, 4, generator=derive(self.seed, "images"))
+        pixels = torch.rand(self.images, self.task.image_shape[0], 4, 4, generator=derive(self.drawn, "images"))
         images = functional.interpolate(pixels, self.task.image_shape[1:], mode="bilinear").clamp(0, 1)
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         return Batch((images - low) / (high - low), torch.arange(self.images) % 3 + 2)
