@@ -54,8 +54,6 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "transformed": any(row["trained"] for row in rows),
-        "diagnoses": report.diagnoses,
-        "believed": [row for row in rows if row["confidence"]],
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
         "budgets": _most_iterations(report),

@@ -68,6 +68,7 @@ def finished(monkeypatch: Patch, audit: Path, run: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_with_the_truth_it_is_judged_like_any_run(tmp_path: Path, monkeypatch: Patch) -> None:
     run = finished(monkeypatch, write_toml(tmp_path / "audit.toml", tree(tmp_path)), tmp_path / "run")
     first, second = records(run)
@@ -95,6 +96,7 @@ def test_without_the_truth_there_is_confidence_and_no_psnr(tmp_path: Path, monke
     assert "| inverting_gradients | 0." in table
 
 
+@pytest.mark.slow
 def test_public_images_make_controls_and_labels_can_be_granted(tmp_path: Path, monkeypatch: Patch) -> None:
     np.savez(tmp_path / "public.npz", images=np.random.default_rng(0).random((5, 1, 8, 8)))
     whole = tree(tmp_path, public="public.npz", adversary={"labels": True})
