@@ -100,7 +100,7 @@ class AttackStage:
         """Observations by portions, some of which some attack has not ended on; told by the names of files."""
         for cell in self.cells:
             place = self.store.cell(cell.folder)
-            todo, whole = set(unattacked(place, cell)), place.rounds_done()
+            todo, whole = set(unattacked(place, cell)), cell.rounds_done(place)
             rounds = groupby(place.observation_keys(), lambda key: key.round)
             portions = [
                 some
@@ -135,7 +135,7 @@ class AttackStage:
     def _job(self, cell: Cell, part: AttackPart, seen: Sequence[Observation]) -> AttackJob:
         made, runtime, model = attack(part), cell.study.runtime, cell.model(seen[0].task)
         those = [one for one in self.cells if any(part.key() == other.key() for other in one.study.attacks)]
-        work = made.work * sum(expected_observations(one) for one in those)
+        work = made.work * sum(one.expected_observations() for one in those)
         return AttackJob(
             cell=cell,
             label=part.key(),
@@ -190,14 +190,4 @@ def counted(store: RunStore, cells: Sequence[Cell]) -> tuple[int, int]:
 
 def expected_jobs(cell: Cell) -> int:
     """How many attacks a cell asks for; fewer where replies are refused."""
-    return expected_observations(cell) * len(cell.study.attacks)
-
-
-def expected_observations(cell: Cell) -> int:
-    """How many of a cell's observations are attacked; fewer where replies are refused."""
-    study = cell.study
-    rounds = len(study.adversary.rounds or range(study.federation.rounds))
-    if study.adversary.view == "aggregate":
-        return rounds
-    cohort = study.federation.cohort or study.federation.clients
-    return rounds * min(cohort, len(study.adversary.clients or range(cohort)))
+    return cell.expected_observations() * len(cell.study.attacks)

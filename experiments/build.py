@@ -22,8 +22,10 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Protocol, Task
 from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
+from fl_sim.data.types import Images
 from fl_sim.federation.central import CENTRAL
 from fl_sim.federation.client import ClientJob
+from fl_sim.runtime.cells import CellStore
 
 T = TypeVar("T")
 
@@ -77,10 +79,26 @@ class Cell:
             image_size=d.image_size,
             split=d.split,
             clients=federation.clients,
-            partition=Partition(**_tuples(d.partition)),
+            partition=Partition(**tuples(d.partition)),
             per_client=d.per_client,
             seed=self.study.seed,
         )
+
+    def images(self, data_dir: str | None) -> Images:
+        """What its reconstructions are held against."""
+        return self.data(data_dir)
+
+    def rounds_done(self, place: CellStore) -> int:
+        return place.rounds_done()
+
+    def expected_observations(self) -> int:
+        """How many of its observations are attacked; fewer where replies are refused."""
+        study = self.study
+        rounds = len(study.adversary.rounds or range(study.federation.rounds))
+        if study.adversary.view == "aggregate":
+            return rounds
+        cohort = study.federation.cohort or study.federation.clients
+        return rounds * min(cohort, len(study.adversary.clients or range(cohort)))
 
     def protocol(self) -> Protocol:
         f = self.study.federation
@@ -94,7 +112,7 @@ class Cell:
     def bare(self, task: Task) -> ModelSpec:
         """The model without what defenses put into it."""
         part = self.study.model
-        return ModelSpec(part.name, tuple(_tuples(part.arguments).items()), task, self.study.seed)
+        return ModelSpec(part.name, tuple(tuples(part.arguments).items()), task, self.study.seed)
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
@@ -170,7 +188,7 @@ def build(kind: str, registry: Mapping[str, Callable[..., T]], part: Part) -> T:
     if problems := _misfits(part, signature):
         raise ConfigError([f"{kind} {part.name}: {problem}" for problem in problems])
     try:
-        return factory(**_tuples(part.arguments))
+        return factory(**tuples(part.arguments))
     except ValidationError as error:
         problems = [
             f"{_field(error.title, e['loc'], signature)}: {e['msg']}, got {e['input']!r}" for e in error.errors()
@@ -202,6 +220,6 @@ def _text(axis: str, value: object, cell: Study) -> Any:
     return value if isinstance(value, (int, float, str)) else str(value)
 
 
-def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Lists as tuples: parts are hashable."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

@@ -121,6 +121,19 @@ def export(
     commands.export(folder, file, data_dir)
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="AUDIT", help="An AUDIT.toml, or a folder that Intercept wrote.")],
+    out: Out = None,
+    fresh: Fresh = False,
+    json: AsJson = False,
+) -> None:
+    """Make a run folder of recorded updates, to be attacked, and say what seems wrong with the record."""
+    from experiments import commands
+
+    commands.import_(source, out, fresh=fresh, json=json)
+
+
 @app.command()
 def tune(
     study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
@@ -153,6 +166,14 @@ def list_(
     from experiments import commands
 
     commands.list_(what, json=json)
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, json: AsJson = False) -> None:
+    """Is this installation whole? Versions, GPU, Ray, Docker, data, weights, network use, each with what to do."""
+    from experiments import commands
+
+    commands.doctor(data_dir, json=json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.audit.judge import judge_of
 from experiments.build import Cell
 from experiments.judge import Judge, failed
 from experiments.simulate import trained
@@ -30,11 +31,11 @@ class Evaluation:
 
     def __call__(self) -> None:
         for cell in self.cells:
-            judge = Judge(cell, cell.job(self.data_dir), cell.data(self.data_dir), self.store.cell(cell.folder))
-            for part in cell.study.attacks:
-                for key in self._ready(judge, part.key()):
+            judge = judge_of(cell, self.data_dir, self.store.cell(cell.folder))
+            for attack in judge.reported():
+                for key in self._ready(judge, attack):
                     with single_threaded():
-                        record = self._record(judge, part.key(), key)
+                        record = self._record(judge, attack, key)
                     self.store.add_record(record)
                     self.watch.judged()
 
@@ -43,7 +44,7 @@ class Evaluation:
 
         A failure that was judged and has since become a reconstruction is judged again; its last record counts.
         """
-        if not trained(judge.place, judge.cell) or not all(judge.place.attempted(attack, key) for key in judge.keys):
+        if not trained(judge.place, judge.cell) or not judge.ready(attack):
             return []
         records = self._outcomes
         return [

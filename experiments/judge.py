@@ -11,7 +11,7 @@ from experiments.build import Cell
 from experiments.knowledge import trained_on, truth
 from experiments.simulate import finite
 from fl_sim.core.types import Batch, Reconstruction
-from fl_sim.data.clients import ClientData
+from fl_sim.data.types import Images
 from fl_sim.federation.client import ClientJob
 from fl_sim.metrics import gifd
 from fl_sim.metrics.identification import identification_rank
@@ -31,12 +31,20 @@ class Judge:
 
     cell: Cell
     job: ClientJob
-    data: ClientData
+    data: Images
     place: CellStore
 
     @cached_property
     def public(self) -> Batch:
         return self.data.public(self.cell.study.evaluation.public_images)
+
+    def ready(self, attack: str) -> bool:
+        """Whether the attack has ended on every observation: one reconstruction is another's control."""
+        return all(self.place.attempted(attack, key) for key in self.keys)
+
+    def reported(self) -> list[str]:
+        """The attacks whose reconstructions are judged."""
+        return [part.key() for part in self.cell.study.attacks]
 
     @cached_property
     def keys(self) -> list[Key]:
@@ -95,12 +103,15 @@ class Judge:
 
     def controls(self, attack: str, key: Key, real: Batch, candidates: Tensor) -> JSON:
         """What knows nothing of this observation, or nothing but the public, held against the same truth."""
+        unrelated = self.unrelated(attack, key)
+        blind = None if unrelated is None else _blind(unrelated, real, candidates)
         public = self.public.images
+        if not len(public):
+            return {"unrelated_gradient": blind, "mean_image": None, "nearest_public": None}
         mean = public.mean(0, keepdim=True).expand_as(real.images)
         nearest = public[squared_distances(real.images, public).argmin(1)]
-        unrelated = self.unrelated(attack, key)
         return {
-            "unrelated_gradient": None if unrelated is None else _blind(unrelated, real, candidates),
+            "unrelated_gradient": blind,
             "mean_image": {"psnr": psnr(mean, real.images).tolist()},
             "nearest_public": {"psnr": psnr(nearest, real.images).tolist()},
         }

@@ -69,11 +69,12 @@ def _empty(job: ClientJob, task: Task, members: tuple[int, ...], images: int) ->
 def grant(cell: Cell, job: ClientJob, seen: Observation) -> Observation:
     """``seen`` with what ``[adversary]`` lets it know beyond the wire; labels come sorted, for order is not granted."""
     randomness = drawn(job, seen) if cell.study.adversary.defense == "randomness" else {}
-    labels = truth(job, seen.members, seen.round).labels.sort().values
+    granted = cell.study.adversary.labels
+    labels = truth(job, seen.members, seen.round).labels.sort().values if granted else None
     return replace(seen, knowledge=_known(cell, job, labels, randomness))
 
 
-def _known(cell: Cell, job: ClientJob, labels: Tensor, randomness: Tensors) -> Knowledge:
+def _known(cell: Cell, job: ClientJob, labels: Tensor | None, randomness: Tensors) -> Knowledge:
     """Of these facts, those granted."""
     adversary = cell.study.adversary
     level = DefenseKnowledge[adversary.defense.upper()]

@@ -5,7 +5,7 @@ study.toml -> simulate -> observations -> attack -> reconstructions -> evaluate 
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from experiments import config
 from experiments.attack import AttackJob, AttackStage, Work, counted, expected_jobs, unattacked
+from experiments.audit.cell import FOLDER, AuditCell, repeated
 from experiments.build import Cell
 from experiments.check import check
 from experiments.config import Study
@@ -51,6 +52,11 @@ class Run:
     executor: Executor
     data_dir: str | None
 
+    @property
+    def imported(self) -> bool:
+        """Whether the updates were recorded elsewhere."""
+        return any(isinstance(cell, AuditCell) for cell in self.cells)
+
     def expected(self) -> tuple[int, int]:
         """Rounds and attack jobs that the study asks for."""
         rounds = sum(cell.study.federation.rounds for cell in self.cells)
@@ -59,7 +65,7 @@ class Run:
     def done(self) -> tuple[int, int, int]:
         """Rounds, attack jobs and failed attack jobs that are on the disk."""
         ended, failed = counted(self.store, self.cells)
-        return sum(self.store.cell(cell.folder).rounds_done() for cell in self.cells), ended, failed
+        return sum(cell.rounds_done(self.store.cell(cell.folder)) for cell in self.cells), ended, failed
 
     def finished(self) -> bool:
         """Whether every round is trained and every attack has ended; replies that were refused have no attack."""
@@ -140,15 +146,19 @@ class Run:
                 yield
 
 
-def create(store: RunStore, study: Study, question: str, command: str) -> None:
+def create(store: RunStore, study: Study, question: str, command: str, audit: Mapping[str, Any] | None = None) -> None:
     """Make ``store`` the run of ``study``, or find that it is already; attacks may have been added since.
+
+    Args:
+        audit: What the run was imported from, where nothing is simulated.
 
     Raises:
         StoreError: It is the run of another study.
     """
     if not store.exists():
         created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        _save(store, study, {"question": question, "command": command, "created": created, "versions": versions()})
+        about: dict[str, Any] = {"question": question, "command": command, "created": created, "versions": versions()}
+        _save(store, study, about if audit is None else about | {"audit": audit})
         return
     about = store.about()
     before = config.load_dict(about["study"], str(store.path))
@@ -162,15 +172,18 @@ def create(store: RunStore, study: Study, question: str, command: str) -> None:
 
 def opened(store: RunStore, executor: Executor, data_dir: str | None) -> Run:
     """The run in a folder, checked and ready."""
-    study = config.load_dict(store.about()["study"], str(store.path))
-    return Run(store=store, study=study, cells=check(study, data_dir), executor=executor, data_dir=data_dir)
+    about = store.about()
+    study = config.load_dict(about["study"], str(store.path))
+    cells = [AuditCell.of(study, store.cell(FOLDER))] if "audit" in about else check(study, data_dir)
+    return Run(store=store, study=study, cells=cells, executor=executor, data_dir=data_dir)
 
 
 def add_attack(store: RunStore, part: AttackPart) -> None:
     """Add an attack to a run's study; the stage ``attack`` then runs it on the observations there are."""
     about = store.about()
     study = config.load_dict(about["study"], str(store.path))
-    _save(store, _merged(study, study.model_copy(update={"attacks": [part]})), about)
+    added = repeated(part) if "audit" in about else [part]
+    _save(store, _merged(study, study.model_copy(update={"attacks": added})), about)
 
 
 def default_folder(study: Study) -> Path:

@@ -7,6 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from attacks.likelihoods import informs
+from experiments.audit.cell import again
+from experiments.audit.judge import AuditJudge, judge_of
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
@@ -19,6 +21,7 @@ from fl_sim.runtime import files
 from fl_sim.runtime.cells import Key
 
 JSON = dict[str, Any]
+_BLIND = 6  # reconstructions pictured of whose originals nothing is known
 _SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what is pictured
 
 
@@ -59,6 +62,7 @@ def report_input(run: Run) -> ReportInput:
         pictures=[picture for cell in run.cells for picture in pictures(run, cell, records)],
         adaptive=frozenset(adaptive(run)),
         guarantees={c.name: found for c in run.cells if (found := c.guarantee(run.data_dir))},
+        diagnoses=about.get("audit", {}).get("findings", []),
     )
 
 
@@ -83,13 +87,17 @@ def _usable(cell: Cell) -> bool:
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
     """Best, median and worst image of each attack; the truth is recomputed."""
-    judge = Judge(cell, cell.job(run.data_dir), cell.data(run.data_dir), run.store.cell(cell.folder))
+    judge = judge_of(cell, run.data_dir, run.store.cell(cell.folder))
     found = []
-    for part in cell.study.attacks:
-        mine = [r for r in records if r["cell"] == cell.name and r["attack"] == part.key() and r["psnr"]]
-        images = sorted((p, r["round"], r["client"], i) for r in mine for i, p in enumerate(r["psnr"]))
+    for attack_name in judge.reported():
+        mine = [r for r in records if r["cell"] == cell.name and r["attack"] == attack_name]
+        images = sorted((p, r["round"], r["client"], i) for r in mine for i, p in enumerate(r["psnr"] or ()))
         places = dict.fromkeys(round(share * (len(images) - 1)) for share in _SHARES) if images else {}
-        found += [_picture(judge, part.key(), images[place]) for place in places]
+        found += [_picture(judge, attack_name, images[place]) for place in places]
+        if isinstance(judge, AuditJudge) and not images:
+            found += [
+                unjudged(judge, attack_name, Key(r["round"], r["client"])) for r in mine[:_BLIND] if not r["reason"]
+            ]
     return found
 
 
@@ -109,6 +117,25 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
         control=None if unrelated is None else _pixels(unrelated[match(unrelated, real)][place]),
         psnr=psnr,
         trained=None if trained is None else _pixels(trained[place]),
+    )
+
+
+def unjudged(judge: AuditJudge, attack_name: str, key: Key) -> Picture:
+    """The first image of a reconstruction whose original is not known, beside that of the second run."""
+    guess, second = judge.place.result(attack_name, key), judge.place.result(again(attack_name), key)
+    assert isinstance(guess, Reconstruction)  # it has a record without a reason to fail
+    unrelated, first = judge.unrelated(attack_name, key), guess.images[:1]
+    seconds = second.images if isinstance(second, Reconstruction) else None
+    return Picture(
+        cell=judge.cell.name,
+        attack=attack_name,
+        round=key.round,
+        client=key.client,
+        original=None,
+        reconstruction=_pixels(first[0]),
+        control=None if unrelated is None else _pixels(unrelated[0]),
+        psnr=None,
+        second=None if seconds is None else _pixels(seconds[match(seconds, guess.images)][0]),
     )
 
 

@@ -161,7 +161,7 @@ class Tester:
 
 
 def trained(place: CellStore, cell: Cell) -> bool:
-    return place.rounds_done() >= cell.study.federation.rounds
+    return cell.rounds_done(place) >= cell.study.federation.rounds
 
 
 def targeted(cell: Cell, seen: Observation) -> bool:

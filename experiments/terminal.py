@@ -65,6 +65,37 @@ def catalogue(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def diagnoses(findings: Sequence[Mapping[str, Any]]) -> Table:
+    """The findings of :func:`experiments.audit.diagnosis.diagnose`; those that are wrong say what to do."""
+    table = Table(box=box.SIMPLE, title="what the record says of itself", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    colours = {"wrong": "red", "fits": "green"}
+    for one in findings:
+        said = [one["says"], f"in {one['wrong']} of {one['told']} updates; {one['remedy']}"]
+        colour = colours.get(one["verdict"], "dim")
+        table.add_row(
+            one["diagnosis"],
+            f"[{colour}]{one['verdict']}[/]",
+            escape("\n".join(said if one["verdict"] == "wrong" else said[:1])),
+        )
+    return table
+
+
+def checked(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of :func:`experiments.doctor.examine`."""
+    table = Table(box=box.SIMPLE, show_header=False)
+    for narrow in (True, True, False):
+        table.add_column(no_wrap=narrow, overflow="fold")
+    colours = {"ok": "green", "note": "yellow", "broken": "red"}
+    for row in rows:
+        colour = colours[row["state"]]
+        said = "\n".join(filter(None, [row["says"], row["do"]]))
+        table.add_row(row["name"], f"[{colour}]{row['state']}[/]", escape(said))
+    return table
+
+
 def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of :class:`experiments.forecast.Forecast`, a cell each."""
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_PREDICTED, caption_justify="left")
@@ -83,6 +114,9 @@ def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     psnr, seen, unrelated = row["psnr"], row["identified"], row["controls"]["unrelated_gradient"]
+    if psnr is None and (told := row["confidence"]):
+        figures = [f"{name} {told[name]['median']:.2f}" for name in ("agreement", "fit") if told[name]]
+        return [f"  {row['attack']}", "-", ", ".join(figures) or "no truth", "-", "-", "-"]
     if psnr is None:
         return [f"  {row['attack']}", "-", "failed", "-", "-", "-"]
     return [

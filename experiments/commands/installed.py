@@ -4,12 +4,14 @@ import inspect
 import json as json_
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
 from experiments import config, terminal
-from experiments.commands.shell import FAILED, OK, err, out
+from experiments.commands.shell import FAILED, OK, err, out, text_of
 from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.core.part import units
 
@@ -24,6 +26,19 @@ def list_(what: str, *, json: bool) -> None:
         print(json_.dumps(rows, indent=1))
         return
     out.print(terminal.catalogue(what, rows))
+
+
+def doctor(data_dir: Path | None, *, json: bool) -> None:
+    """Exit 0: everything that is needed works; 1: something does not."""
+    from experiments.doctor import examine
+
+    found = examine(text_of(data_dir))
+    broken = [one for one in found if one.state == "broken"]
+    if json:
+        print(json_.dumps({"whole": not broken, "checks": [asdict(one) for one in found]}, indent=1))
+    else:
+        out.print(terminal.checked([asdict(one) for one in found]))
+    sys.exit(FAILED if broken else OK)
 
 
 def selftest(processes: int, *, json: bool) -> None:

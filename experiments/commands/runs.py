@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from experiments import config, terminal
+from experiments.commands.auditing import adopt
 from experiments.commands.shell import FAILED, OVER, err, executor_named, logging_to, out, text_of
 from experiments.parts import AttackPart
 from fl_sim.core.errors import ConfigError
@@ -51,7 +52,10 @@ def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None
 
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
-        _stages(pipeline.opened(store, executor_named(executor), text_of(data_dir)), (name,))
+        opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
+        if name == "simulate" and opened.imported:
+            raise ConfigError(f"{folder} holds recorded updates, which nothing simulates: go on with fl-sim attack")
+        _stages(opened, (name,))
 
 
 def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
@@ -146,6 +150,7 @@ def _attack_part(text: str) -> AttackPart:
 
 
 def _existing(folder: Path) -> None:
+    adopt(folder)
     if not (folder / "run.json").exists():
         raise ConfigError(f"expected a run folder with run.json, got {folder}: make one with `fl-sim run STUDY`")
 

@@ -1,6 +1,7 @@
 """The first thing a reader sees: what was found, in sentences that name their numbers."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from experiments.report import units
@@ -30,7 +31,7 @@ def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
             verdict(found, undefended.get(setting.others)),
             (strongest := _strongest(found)),
             final_accuracy(report, setting),
-            _sentences(strongest, len(found)) if strongest else (),
+            _sentences(strongest, len(found)) if strongest else tuple(_believed(found)),
         )
         for setting, found in by_setting.items()
     ]
@@ -65,6 +66,19 @@ def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
     return tuple(told)
 
 
+def _believed(rows: list[Json]) -> Iterator[str]:
+    """How far reconstructions may be believed that nobody can hold against the truth."""
+    for row in rows:
+        if not row["confidence"]:
+            continue
+        agreement, fit = row["confidence"]["agreement"], row["confidence"]["fit"]
+        told = [f"agreement {units.decimal(agreement['median'], 2)}"] if agreement else []
+        told += [f"fit {units.decimal(fit['median'], 2)}"] if fit else []
+        misfit = row["confidence"]["misfit"]
+        told = told or [f"misfit {units.decimal(misfit['median'], 3)}, with no other client's update to compare with"]
+        yield f"{row['attack']}: median {', '.join(told)} (1 is most, neither is a distance to the originals)."
+
+
 def _bounds(gain: Json) -> str:
     if gain["low"] is None:
         return " (one image: no interval)"
@@ -76,7 +90,8 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     if not records:
         return "No reconstruction has been judged yet: there is nothing to conclude from."
     images = sum(len(record["psnr"] or ()) for record in records)
-    unjudged = sum(not record["psnr"] for record in records)
+    blind = sum(not record["psnr"] and bool(record.get("confidence")) for record in records)
+    unjudged = sum(not record["psnr"] for record in records) - blind
     count = Counter(finding.verdict.word for finding in found)
     verdicts = {
         "leaks": "leak" if count["leaks"] > 1 else "leaks",
@@ -85,7 +100,8 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     }
     told = ", ".join(f"{count[word]} {words}" for word, words in verdicts.items() if count[word])  # type: ignore[index]
     failed = f"; {units.things(unjudged, 'reconstruction')} ended without an image" if unjudged else ""
-    return f"Of {units.things(len(found), 'setting')}: {told}. {units.things(images, 'judged image')}{failed}."
+    unknown = f"; of {units.things(blind, 'reconstruction')} the originals are not known" if blind else ""
+    return f"Of {units.things(len(found), 'setting')}: {told}. {units.things(images, 'judged image')}{unknown}{failed}."
 
 
 def _blind(control: Json | None) -> str:

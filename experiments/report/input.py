@@ -21,18 +21,19 @@ class Picture:
     """One image, what an attack made of it, and what the same attack made of an unrelated gradient.
 
     Images are uint8 ``(H, W, C)``, C 1 or 3; ``None`` where there is none. ``psnr`` is in dB, against the original;
-    ``trained`` is what data defenses made of it.
+    ``trained`` is what data defenses made of it; ``second`` is of the same attack with other draws, in audits.
     """
 
     cell: str
     attack: str
     round: int
     client: int
-    original: Pixels
+    original: Pixels | None
     reconstruction: Pixels | None
     control: Pixels | None
     psnr: float | None
     trained: Pixels | None = None
+    second: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class ReportInput:
         adaptive: Cell and attack, where the attack was granted the defense's parameters and uses them. A setting
             without one is never called protected.
         guarantees: Cell name to the differential privacy of one round, where there is any.
+        diagnoses: What an imported record says of itself; see :class:`experiments.audit.diagnosis.Finding`.
     """
 
     study: Json
@@ -69,6 +71,7 @@ class ReportInput:
     pictures: list[Picture]
     adaptive: frozenset[tuple[str, str]] = frozenset()
     guarantees: Mapping[str, Guarantee] = field(default_factory=dict)
+    diagnoses: list[Json] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

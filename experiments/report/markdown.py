@@ -43,6 +43,7 @@ def _lines(report: ReportInput) -> Iterator[str]:
                 yield _trained(row["trained"])
         yield ""
         yield from _perceived(mine)
+        yield from _believed(mine)
         yield from _by_round(by_attack)
     yield from _method(report, rows)
 
@@ -58,6 +59,18 @@ def _perceived(rows: list[Json]) -> Iterator[str]:
     for row in rows:
         found = [row["ssim"], row["lpips"], *((row["gifd"] or {}).get(name.lower()) for name in _COMPAT if compat)]
         yield f"| {row['attack']} | {' | '.join(units.interval(one, 3) for one in found)} |"
+    yield ""
+
+
+def _believed(rows: list[Json]) -> Iterator[str]:
+    """Confidence, of records whose truth may not be known."""
+    if not (told := [row for row in rows if row["confidence"]]):
+        return
+    yield "| confidence, medians; no distance to originals | agreement | fit | misfit | labels agreed |"
+    yield "|---|---|---|---|---|"
+    for row in told:
+        medians = [spread and spread["median"] for spread in row["confidence"].values()]
+        yield f"| {row['attack']} | {' | '.join(units.decimal(median, 3) for median in medians)} |"
     yield ""
 
 

@@ -72,6 +72,8 @@ def _pictures(report: ReportInput) -> list[tuple[str, str, list[Json]]]:
 
 def _picture(picture: Picture) -> Json:
     images = {"original": picture.original, "reconstruction": picture.reconstruction, "control": picture.control}
+    if picture.second is not None:
+        images["second run"] = picture.second
     if picture.trained is not None:
         images["trained on"] = picture.trained
     return {

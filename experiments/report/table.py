@@ -27,8 +27,9 @@ def summarise(report: ReportInput) -> list[Json]:
 
     ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "median", "mean", "low", "high"}``, the bounds of
     the mean's 95 % interval. ``gifd``: ``ssim`` and ``lpips`` as GIFD's code takes them, where the study asks for them.
-    ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made
-    of the originals, which are all that an update can show; ``None`` where there is no such defense. ``risk``: the
+    ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made of the originals, which are
+    all that an update can show; ``None`` where there is no such defense. ``confidence``: ``agreement``, ``fit``,
+    ``misfit`` and ``labels`` of imported records, which need no truth. ``risk``: the
     share of images farther than ``delta`` from the original, with its interval.
     ``identified``: images ranked first, of how many, among how many others, and those of the unrelated-gradient
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
@@ -54,11 +55,10 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "seeds": sorted({record["seed"] for record in records}),
         "observations": len(records),
         "judged": len(done),
-        "psnr": _spread(per_image(records, "psnr")),
-        "ssim": _spread(per_image(records, "ssim")),
-        "lpips": _spread(per_image(records, "lpips")),
+        **{name: _spread(per_image(records, name)) for name in ("psnr", "ssim", "lpips")},
         "gifd": _inner(done, "gifd", ("ssim", "lpips")),
         "trained": _inner(done, "trained", ("psnr", "ssim", "lpips")),
+        "confidence": _confidence(records),
         "label_accuracy": _spread([r["label_accuracy"] for r in done if r["label_accuracy"] is not None]),
         "risk": _risk(done),
         "identified": _identified(done),
@@ -84,6 +84,15 @@ def _inner(done: list[Json], part: str, names: Sequence[str]) -> Json | None:
     if not found:
         return None
     return {name: _spread([v for one in found for v in one[name] or ()]) for name in names}
+
+
+def _confidence(records: list[Json]) -> Json | None:
+    told = [record["confidence"] for record in records if record.get("confidence")]
+    if not told:
+        return None
+    single = {name: [one[name] for one in told if one[name] is not None] for name in ("fit", "misfit", "labels")}
+    agreement = [value for one in told for value in one["agreement"] or ()]
+    return {"agreement": _spread(agreement), **{name: _spread(values) for name, values in single.items()}}
 
 
 def _control(pairs: list[tuple[float, float]]) -> Json | None:

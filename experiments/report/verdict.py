@@ -51,7 +51,8 @@ def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
         undefended: Of the setting that differs only in having no defense; ``None`` if the study has none.
     """
     if not any(row["judged"] for row in rows):
-        return Verdict("not shown", "No reconstruction was judged")
+        unknown = any(row["confidence"] for row in rows)
+        return Verdict("not shown", "The originals were not given" if unknown else "No reconstruction was judged")
     if winners := [row["attack"] for row in rows if beats_controls(row)]:
         return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}")
     if found := [row["attack"] for row in rows if identifies(row)]:

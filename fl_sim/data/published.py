@@ -14,9 +14,10 @@ from fl_sim.data.cache import Arrays, cache_path, stored
 from fl_sim.data.types import Dataset, Source, from_arrays
 
 _PATIENCE = 15.0  # seconds a silent server is waited for
-_MNIST_FILES = tuple(
+MNIST_FILES = tuple(
     f"{part}-{kind}.gz" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
+MNIST_PLACES = ("mnist/MNIST/raw", "MNIST/raw")  # in FL_SIM_DATA
 _TEST_DIGITS = 360
 
 
@@ -66,18 +67,18 @@ def _decode_mnist(source: Source) -> Arrays:
     """Torchvision unpacks next to the archives and replaces damaged ones, so it works on copies."""
     from torchvision.datasets import MNIST
 
-    places = [source.in_data_dir("mnist/MNIST/raw"), source.in_data_dir("MNIST/raw")]
+    places = [source.in_data_dir(place) for place in MNIST_PLACES]
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch, "MNIST", "raw")
         raw.mkdir(parents=True)
-        for file in [place / name for place in places if place for name in _MNIST_FILES]:
+        for file in [place / name for place in places if place for name in MNIST_FILES]:
             if file.exists():
                 shutil.copyfile(file, raw / file.name)
         try:
             with impatient():
                 train, test = (MNIST(scratch, train=part, download=True) for part in (True, False))
         except (OSError, RuntimeError) as error:
-            raise source.missing(", ".join(_MNIST_FILES), [*places, cache_path("datasets/mnist")], error) from error
+            raise source.missing(", ".join(MNIST_FILES), [*places, cache_path("datasets/mnist")], error) from error
     return {
         "train_images": train.data.unsqueeze(1).numpy(),
         "train_labels": train.targets.numpy(),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from pydantic import PositiveInt
@@ -12,9 +12,28 @@ from torch import Tensor
 
 from fl_sim.core.errors import ConfigError, MissingDataError
 from fl_sim.core.part import part
+from fl_sim.core.types import Batch, Task
 from fl_sim.data.cache import Arrays
 
 _SELECTION = re.compile(r"(train|test)(?:\[(\d*):(\d*)\])?")
+
+
+class Images(Protocol):
+    """Who held which images when: what reconstructions are held against, and what controls are made of."""
+
+    def task(self) -> Task: ...
+
+    def used(self, client: int, round_: int, size: int | None) -> Tensor:
+        """Numbers ``(N,)`` int64 of the images behind an update: the same image has the same number."""
+
+    def batch(self, client: int, round_: int, size: int | None) -> Batch:
+        """The images of :meth:`used`."""
+
+    def held(self, client: int) -> Batch:
+        """All that a client holds, as far as that is known."""
+
+    def public(self, limit: int | None = None) -> Batch:
+        """Images that no client has; perhaps none."""
 
 
 class Split(NamedTuple):

@@ -106,15 +106,24 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return saved
 
 
-def _find_weights(data_dir: Path | None) -> Path:
+def weights_found(data_dir: Path | None = None) -> Path | None:
+    """The backbone's weights, where they are here already; ``None``: they would be downloaded."""
     folder = data_dir or os.environ.get("FL_SIM_DATA")
     given = Path(folder or ".") / "weights" / "squeezenet1_1_features.pth"
     if folder and given.is_file():
         return given
-    cached = cache_dir() / _URL.rpartition("/")[2]
-    if not cached.is_file():
-        _download(cached)
-    return cached
+    return _cached() if _cached().is_file() else None
+
+
+def _cached() -> Path:
+    return cache_dir() / _URL.rpartition("/")[2]
+
+
+def _find_weights(data_dir: Path | None) -> Path:
+    if (found := weights_found(data_dir)) is not None:
+        return found
+    _download(_cached())
+    return _cached()
 
 
 def _download(target: Path) -> None:

@@ -1,5 +1,6 @@
 """One cell's folder: observations, reconstructions, training rows, a checkpoint; see :mod:`fl_sim.runtime.store`."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -89,6 +90,14 @@ class CellStore:
         """Whose data an observation is made of; reads the head of its file only."""
         return tuple(files.read_about(self._observation(key))["members"])
 
+    def num_examples(self, key: Key) -> int:
+        """How many images are behind an observation; as :meth:`members`."""
+        return int(files.read_about(self._observation(key))["num_examples"])
+
+    def task(self, key: Key) -> Task:
+        """As :meth:`members`."""
+        return _task(files.read_about(self._observation(key))["task"])
+
     def save_reconstruction(self, attack: str, key: Key, guess: Reconstruction) -> None:
         about = {"outcome": guess.outcome, "loss": repr(guess.loss), "budget": asdict(guess.budget)}
         tensors = {"images": guess.images, "labels": guess.labels}
@@ -164,9 +173,17 @@ class CellStore:
         return self.path / "reconstructions" / attack / f"{key}{end}"
 
 
-def record_to(folder: str | Path) -> Callable[[Observation], None]:
-    """A sink for ``Intercept``: keeps every observation in ``folder``, to be read by :class:`CellStore`."""
-    return CellStore(Path(folder)).save_observation
+def record_to(folder: str | Path, model: str | None = None) -> Callable[[Observation], None]:
+    """A sink for ``Intercept``: keeps every observation in ``folder``, to be attacked by ``fl-sim attack FOLDER``.
+
+    Args:
+        model: What is trained, ``package.module:factory`` or a registered name. It goes into ``audit.toml``, which is
+            written where there is none; without it, that file is yours to write.
+    """
+    about = Path(folder) / "audit.toml"
+    if model is not None and not about.exists():
+        files.write(about, f"model = {json.dumps(model)}\n".encode())
+    return CellStore(Path(folder) / "cells" / "base").save_observation
 
 
 def _tagged(tag: str, tensors: Tensors) -> dict[str, Any]:

@@ -69,6 +69,13 @@ class RunStore:
             elif path.name not in {".lock", "log.txt"}:
                 path.unlink()
 
+    def forget(self) -> None:
+        """Delete what was made of the observations, which stay."""
+        for made in self.path.glob("cells/*/reconstructions"):
+            shutil.rmtree(made)
+        for path in (self.path / "run.json", self.records_path):
+            path.unlink(missing_ok=True)
+
     def add_record(self, record: JSON) -> None:
         files.append_line(self.path / "records.jsonl", record)
 
