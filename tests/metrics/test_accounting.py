@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.analysis.rdp import compute_rdp
 
 from fl_sim.core.types import Protocol
 from fl_sim.metrics.accounting import DELTA, epsilon
@@ -48,3 +49,14 @@ def test_a_poisson_sampled_round_costs_what_opacus_says_step_by_step() -> None:
     expected = min(accountant.get_epsilon(delta=DELTA) for accountant in slow.values())
     protocol = Protocol(mode="fedavg", batch_size=4, local_epochs=2, sampling="poisson")
     assert epsilon(1.1, 3 * protocol.steps(40), rate=protocol.rate(40)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("multiplier", "epochs", "published"), [(1.3, 20, 1.34), (0.7, 70, 8.68)])
+def test_published_values(multiplier: float, epochs: int, published: float) -> None:
+    """MNIST in samples of 256, moments accountant (Bu et al. 2020, figure 4): its bound is met, ours is tighter."""
+    rate, orders = 256 / 60000, [1 + x / 10 for x in range(1, 630)]
+    steps = round(epochs / rate)
+    moments = compute_rdp(q=rate, noise_multiplier=multiplier, steps=steps, orders=orders)
+    classical = min(m + math.log(1 / DELTA) / (order - 1) for m, order in zip(moments, orders, strict=True))
+    assert classical == pytest.approx(published, rel=0.01)
+    assert 0.7 * published < epsilon(multiplier, steps, rate=rate) < published
