@@ -19,8 +19,8 @@ def export(run: Run, path: Path) -> int:
     """Write what was judged to ``path``, .parquet or .csv; returns the number of rows.
 
     A row an image, and one without figures where an attack made none. Beside a record's own columns: ``image``, its
-    place in the batch; ``axis.NAME``, the cell's place in the grid; ``control.NAME.psnr``; ``trained.METRIC``, against
-    what data defenses made of the original; ``accuracy`` and ``bytes_up``, of the round.
+    place in the batch; ``class``, its true one; ``axis.NAME``, the cell's place in the grid; ``control.NAME.psnr``;
+    ``trained.METRIC``, against what data defenses made of the original; ``accuracy`` and ``bytes_up``, of the round.
 
     Raises:
         ConfigError: Another suffix, or nothing was judged.
@@ -53,6 +53,7 @@ def rows(record: Mapping[str, Any], rounds: Mapping[tuple[str, int], Mapping[str
         yield {
             **same,
             "image": i,
+            "class": _at(record.get("labels"), i),
             **{name: _at(record[name], i) for name in _EACH},
             **{f"control.{name}.psnr": _at(control["psnr"], i) for name, control in controls.items() if control},
             **{f"trained.{name}": _at(values, i) for name, values in trained.items()},

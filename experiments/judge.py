@@ -67,6 +67,7 @@ class Judge:
         return {
             "outcome": guess.outcome,
             "reason": None,
+            "labels": real.labels.tolist(),
             "psnr": psnr(images, real.images).tolist(),
             "ssim": ssim(images, real.images).tolist(),
             "lpips": seen.tolist() if isinstance(seen, Tensor) else None,
@@ -141,7 +142,7 @@ class Judge:
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
     distances = ("psnr", "ssim", "lpips", "mse", "gifd", "distance", "delta", "trained")
-    others = ("label_accuracy", "identification_rank", "candidates", "controls")
+    others = ("labels", "label_accuracy", "identification_rank", "candidates", "controls")
     spent = ("loss", "iterations", "seconds", "device")
     return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}
 

@@ -22,7 +22,7 @@ from fl_sim.runtime.cells import Key
 
 JSON = dict[str, Any]
 _BLIND = 6  # reconstructions pictured of whose originals nothing is known
-_SHARES = (1.0, 0.5, 0.0)  # of the way from the worst to the best image: what is pictured
+_SHARES = {"best": 1.0, "median": 0.5, "worst": 0.0}  # of the way from the worst to the best image: what is pictured
 
 
 class Presented(NamedTuple):
@@ -92,8 +92,8 @@ def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
     for attack_name in judge.reported():
         mine = [r for r in records if r["cell"] == cell.name and r["attack"] == attack_name]
         images = sorted((p, r["round"], r["client"], i) for r in mine for i, p in enumerate(r["psnr"] or ()))
-        places = dict.fromkeys(round(share * (len(images) - 1)) for share in _SHARES) if images else {}
-        found += [_picture(judge, attack_name, images[place]) for place in places]
+        places = {round(share * (len(images) - 1)): rank for rank, share in reversed(_SHARES.items())} if images else {}
+        found += [_picture(judge, attack_name, images[place], places[place]) for place in sorted(places, reverse=True)]
         if isinstance(judge, AuditJudge) and not images:
             found += [
                 unjudged(judge, attack_name, Key(r["round"], r["client"])) for r in mine[:_BLIND] if not r["reason"]
@@ -101,7 +101,7 @@ def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
     return found
 
 
-def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int]) -> Picture:
+def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int], rank: str) -> Picture:
     psnr, round_, client, place = image
     key = Key(round_, client)
     guess, real = judge.place.result(attack_name, key), judge.truth(key).images
@@ -117,6 +117,7 @@ def _picture(judge: Judge, attack_name: str, image: tuple[float, int, int, int])
         control=None if unrelated is None else _pixels(unrelated[match(unrelated, real)][place]),
         psnr=psnr,
         trained=None if trained is None else _pixels(trained[place]),
+        rank=rank,
     )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from experiments.report import units
+from experiments.report.cost import final_accuracy
 from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, settings
-from experiments.report.table import final_accuracy
+from experiments.report.rounds import by_client, by_round
+from experiments.report.table import strongest
 from experiments.report.verdict import Verdict, verdict
 
 
@@ -24,22 +26,20 @@ class Finding:
 def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
     """One for each setting, also where nothing was judged."""
     by_setting = {s: [row for row in rows if row["setting"] == s.label] for s in settings(report)}
+    rounds, clients = by_round(report), by_client(report)
     undefended = {s.others: found for s, found in by_setting.items() if s.defense == UNDEFENDED}
     return [
         Finding(
             setting,
             verdict(found, undefended.get(setting.others)),
-            (strongest := _strongest(found)),
+            (most := strongest(found)),
             final_accuracy(report, setting),
-            _sentences(strongest, len(found)) if strongest else tuple(_believed(found)),
+            (*_sentences(most, len(found)), *_when(most, rounds), *_whom(most, clients))
+            if most
+            else tuple(_believed(found)),
         )
         for setting, found in by_setting.items()
     ]
-
-
-def _strongest(rows: list[Json]) -> Json | None:
-    judged = [row for row in rows if row["psnr"]]
-    return max(judged, key=lambda row: float(row["psnr"]["median"]), default=None)
 
 
 def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
@@ -77,6 +77,35 @@ def _believed(rows: list[Json]) -> Iterator[str]:
         misfit = row["confidence"]["misfit"]
         told = told or [f"misfit {units.decimal(misfit['median'], 3)}, with no other client's update to compare with"]
         yield f"{row['attack']}: median {', '.join(told)} (1 is most, neither is a distance to the originals)."
+
+
+def _when(most: Json, rounds: list[Json]) -> Iterator[str]:
+    """Where several rounds were attacked, those with the highest and the lowest mean."""
+    mine = sorted(_of(most, rounds), key=lambda row: float(row["psnr"]["mean"]))
+    if len(mine) > 1:
+        low, high = mine[0], mine[-1]
+        bounds = high["psnr"]["low"], low["psnr"]["high"]
+        overlap = "; the intervals overlap" if None not in bounds and bounds[0] <= bounds[1] else ""
+        yield (
+            f"Its mean is highest in round {high['round']}, {units.interval(high['psnr'])} dB, and lowest in round "
+            f"{low['round']}, {units.interval(low['psnr'])} dB{overlap}."
+        )
+
+
+def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
+    """Whose images come out best, where several clients were attacked; and what did not come out."""
+    if len(mine := _of(most, clients)) > 1:
+        several = len({row["seed"] for row in mine}) > 1
+        first, last = (units.clients(row, seed=several) for row in (mine[0], mine[-1]))
+        yield (
+            f"Most exposed is client {first} (median {units.decimal(mine[0]['psnr']['median'])} dB, n = "
+            f"{mine[0]['psnr']['n']}), least client {last} ({units.decimal(mine[-1]['psnr']['median'])} dB)."
+        )
+    yield f"It {units.unrecovered(most['unrecovered'])}."
+
+
+def _of(most: Json, table: list[Json]) -> list[Json]:
+    return [row for row in table if (row["setting"], row["attack"]) == (most["setting"], most["attack"])]
 
 
 def _bounds(gain: Json) -> str:

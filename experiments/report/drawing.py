@@ -5,7 +5,7 @@ Text stays text, in the page's font; the same values give the same bytes.
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, GREY, RULE = "#1b1f24", "#5d646c", "#dfe3e8"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7A4FBF")  # Okabe and Ito, mostly
-_MARKERS = (("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("X", "✖"), ("*", "★"))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7A4FBF")  # Okabe and Ito, mostly
+MARKERS = (("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("P", "✚"), ("X", "✖"), ("*", "★"))
 _WIDTH = 4.3  # inches; with 9 pt text this reads well from 330 pixels on
 
 
@@ -48,35 +48,43 @@ def styles(report: ReportInput) -> dict[Setting, Style]:
         if setting.defense == UNDEFENDED and drawn == len(found) == 0:
             found[setting] = Style(INK, "o", "●")
         else:  # colours repeat before the pairs of colour and marker do
-            marker = _MARKERS[(drawn + drawn // len(_COLOURS)) % len(_MARKERS)]
-            found[setting] = Style(_COLOURS[drawn % len(_COLOURS)], *marker)
+            marker = MARKERS[(drawn + drawn // len(COLOURS)) % len(MARKERS)]
+            found[setting] = Style(COLOURS[drawn % len(COLOURS)], *marker)
     return found
 
 
 class Canvas:
-    """Axes to draw on; ``panel`` is there once the ``with`` block has ended."""
+    """Axes to draw on, one below the other; ``panel`` is there once the ``with`` block has ended."""
 
     panel: Panel
 
-    def __init__(self, axes: "Axes") -> None:
-        self.axes = axes
+    def __init__(self, stack: Sequence["Axes"]) -> None:
+        self.stack = stack
+
+    @property
+    def axes(self) -> "Axes":
+        """Where there is one."""
+        (axes,) = self.stack
+        return axes
 
 
 @contextmanager
-def canvas(title: str, told: str, *, height: float = 2.9) -> Iterator[Canvas]:
-    """Empty axes in the page's look.
+def canvas(title: str, told: str, *, heights: Sequence[float] = (2.9,)) -> Iterator[Canvas]:
+    """Empty axes in the page's look, which share their horizontal axis.
 
     Args:
         title: Above the panel, in the page's own type.
         told: What a reader who does not see the figure is told.
-        height: Inches.
+        heights: Inches, of each axes.
     """
     from matplotlib.figure import Figure
 
     with _look():
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        drawn = Canvas(figure.add_subplot())
+        figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+        ratios = {"height_ratios": list(heights)}
+        drawn = Canvas(figure.subplots(len(heights), sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0])
         yield drawn
+        figure.align_ylabels()
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn.panel = Panel(title, _inline(buffer.getvalue(), told))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,18 @@ Pixels: TypeAlias = NDArray[np.uint8]
 UNDEFENDED = "none"
 """The ``defense`` of a cell without one."""
 
+Stance: TypeAlias = Literal["undefended", "naive", "chosen", "adaptive"]
+"""An attack's towards a defense: there is none; it is ignored; the attack is set up for this one alone (``only``); it
+is granted and used."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """One image, what an attack made of it, and what the same attack made of an unrelated gradient.
 
     Images are uint8 ``(H, W, C)``, C 1 or 3; ``None`` where there is none. ``psnr`` is in dB, against the original;
-    ``trained`` is what data defenses made of it; ``second`` is of the same attack with other draws, in audits.
+    ``trained`` is what data defenses made of it; ``second`` is of the same attack with other draws, in audits. ``rank``
+    says why it is shown: ``best``, ``median``, ``worst``.
     """
 
     cell: str
@@ -34,6 +39,7 @@ class Picture:
     psnr: float | None
     trained: Pixels | None = None
     second: Pixels | None = None
+    rank: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +114,16 @@ def records_of(report: ReportInput, setting: Setting) -> dict[str, list[Json]]:
 
 def attacks(report: ReportInput) -> list[str]:
     return list(dict.fromkeys(record["attack"] for record in report.records))
+
+
+def stance(report: ReportInput, setting: Setting, attack: str) -> Stance:
+    """What an attack makes of a setting's defense, as far as the study says."""
+    if setting.defense == UNDEFENDED:
+        return "undefended"
+    if all((cell, attack) in report.adaptive for cell in setting.cells):
+        return "adaptive"
+    part = next((p for p in report.study["attacks"] if (p.get("label") or p["name"]) == attack), {})
+    return "chosen" if part.get("only") else "naive"
 
 
 def judged(records: list[Json]) -> list[Json]:

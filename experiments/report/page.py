@@ -9,12 +9,17 @@ from typing import Any
 
 from experiments.report import units
 from experiments.report.answer import findings, headline
+from experiments.report.axes import CEILING, CONTROL_LINES
+from experiments.report.cost import training_of
 from experiments.report.drawing import styles
-from experiments.report.figures import CEILING, CONTROL_LINES, PER_IMAGE, PER_ROUND, is_single_round, leakage, training
-from experiments.report.input import Json, Picture, Pixels, ReportInput, attacks, settings
-from experiments.report.table import summarise, training_of
+from experiments.report.figures import PER_IMAGE, PER_ROUND, is_single_round, leakage, training
+from experiments.report.input import UNDEFENDED, Json, Picture, Pixels, ReportInput, attacks, settings
+from experiments.report.letters import capabilities
+from experiments.report.stacks import stacks
+from experiments.report.table import summarise
 from experiments.report.threat import threat_model
 from experiments.report.verdict import RULE
+from experiments.report.whom import risks
 from fl_sim.metrics import gifd
 from fl_sim.metrics.image import ssim_settings
 from fl_sim.metrics.perceptual import Lpips
@@ -46,18 +51,23 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "findings": found,
         "rule": RULE,
         "threats": threat_model(report.study),
+        "letters": capabilities(report.study),
         "styles": styles(report),
+        "stacks": stacks(report),
         "leakage": leakage(report),
         "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
         "training": training(report),
         "ceiling": CEILING,
         "controls": CONTROL_LINES,
+        "risks": risks(report, rows),
+        "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "as_gifd": gifd.SETTINGS if any(row["gifd"] for row in rows) else None,
         "transformed": any(row["trained"] for row in rows),
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
+        "delta_is_default": not (report.study.get("evaluation") or {}).get("delta"),
         "budgets": _most_iterations(report),
         "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
         "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),
@@ -77,7 +87,7 @@ def _picture(picture: Picture) -> Json:
     if picture.trained is not None:
         images["trained on"] = picture.trained
     return {
-        "where": f"round {picture.round}, client {picture.client}",
+        "where": f"{picture.rank}: round {picture.round}, client {picture.client}".removeprefix(": "),
         "psnr": picture.psnr,
         "images": {name: None if pixels is None else _data_uri(pixels) for name, pixels in images.items()},
     }

@@ -1,10 +1,10 @@
 """Records to rows: one for each setting and attack, plain enough for JSON, a terminal and the page."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from math import isfinite
-from statistics import fmean, median
+from collections.abc import Iterable, Sequence
+from statistics import median
 
+from experiments.report.cost import bytes_up, final_accuracy, spent
 from experiments.report.input import (
     Json,
     ReportInput,
@@ -15,7 +15,6 @@ from experiments.report.input import (
     records_of,
     settings,
 )
-from fl_sim.metrics.accounting import DELTA, epsilon
 from fl_sim.metrics.intervals import mean_interval
 from fl_sim.metrics.risk import risk
 
@@ -35,13 +34,20 @@ def summarise(report: ReportInput) -> list[Json]:
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
     ``bytes_up``: a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the
     client that took part most often: ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none.
-    ``accuracy``: at the end, mean over seeds.
+    ``accuracy``: at the end, mean over seeds. ``unrecovered``: ``count`` of ``n`` judged images that no reconstruction
+    came within ``delta`` of, and the most ``iterations`` and ``seconds`` that one observation was given.
     """
     return [
         _row(report, setting, attack, records)
         for setting in settings(report)
         for attack, records in records_of(report, setting).items()
     ]
+
+
+def strongest(rows: list[Json]) -> Json | None:
+    """Of a setting's rows the one with the highest median PSNR, if any was judged."""
+    judged_ = [row for row in rows if row["psnr"]]
+    return max(judged_, key=lambda row: float(row["psnr"]["median"]), default=None)
 
 
 def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]) -> Json:
@@ -64,11 +70,12 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "identified": _identified(done),
         "controls": {name: _control(list(against_control(records, name))) for name in CONTROLS},
         "accuracy": final_accuracy(report, setting),
-        "bytes_up": _bytes_up(report, setting),
-        "epsilon": _epsilon(report, setting),
+        "bytes_up": bytes_up(report, setting),
+        "epsilon": spent(report, setting),
         "outcomes": dict(Counter(record["outcome"] for record in records)),
         "reasons": dict(Counter(record["reason"] for record in records if record["reason"])),
         **_budget(records),
+        "unrecovered": _unrecovered(records),
     }
 
 
@@ -131,50 +138,23 @@ def _control_ranks(record: Json) -> list[int]:
     return control.get("identification_rank") or []
 
 
-def final_accuracy(report: ReportInput, setting: Setting) -> float | None:
-    """Test accuracy in [0, 1] after the last round, mean over the setting's cells; ``None`` before any."""
-    ends = [rows[-1]["accuracy"] for rows in training_of(report, setting)]
-    return fmean(ends) if ends else None
-
-
-def training_of(report: ReportInput, setting: Setting) -> list[list[Json]]:
-    """The rounds of each of the setting's cells that trained."""
-    return [rows for cell in setting.cells if (rows := report.training.get(cell))]
-
-
-def _bytes_up(report: ReportInput, setting: Setting) -> float | None:
-    rows = [row for rounds in training_of(report, setting) for row in rounds]
-    replies = sum(len(row["clients"]) for row in rows)
-    return sum(row["bytes_up"] for row in rows) / replies if replies else None
-
-
-def _epsilon(report: ReportInput, setting: Setting) -> Json | None:
-    """Spent in all rounds by the client that took part most often, in the cell where that is most."""
-    given = [report.guarantees.get(cell) for cell in setting.cells]
-    spent = []
-    for cell, one in zip(setting.cells, given, strict=True):
-        if one is None:
-            return None
-        replies = Counter(client for row in report.training.get(cell, []) for client in _repliers(row))
-        if not replies:
-            return None
-        spent.append((epsilon(one.multiplier, one.steps * max(replies.values()), rate=one.rate), one))
-    most, one = max(spent, key=lambda pair: pair[0])
-    return {"protects": one.protects, "against": one.against, "delta": DELTA, "most": most if isfinite(most) else None}
-
-
-def _repliers(row: Json) -> Iterator[int]:
-    """Clients whose update the server saw in a round, used or refused."""
-    yield from row["clients"]
-    yield from (refusal["client"] for refusal in row["refused"] if refusal["client"] not in row["clients"])
-
-
 def _budget(records: list[Json]) -> Json:
     return {
         "iterations": _total([record["iterations"] for record in records]),
         "seconds": _total([record["seconds"] for record in records]),
         "devices": sorted({record["device"] for record in records if record["device"]}),
     }
+
+
+def _unrecovered(records: list[Json]) -> Json | None:
+    done = judged(records)
+    if not done:
+        return None
+    spent_ = {
+        name: max((r[name] for r in done if r[name] is not None), default=None) for name in ("iterations", "seconds")
+    }
+    far = [d > r["delta"] for r in done for d in r["distance"]]
+    return {"count": sum(far), "n": len(far), "delta": done[0]["delta"], **spent_}
 
 
 def _total(values: Iterable[float | None]) -> Json | None:

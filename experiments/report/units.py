@@ -5,6 +5,7 @@ from math import floor, log10
 from experiments.report.input import Json
 
 DASH = "\N{EN DASH}"
+_NAMED = 4  # clients of an aggregate
 EPSILON = (
     "Epsilon: of the updates of the client that took part most often, all rounds together. A record: against the "
     "same batches in which it has no gradient; a client: against any other data. The mean loss and the number of "
@@ -46,6 +47,12 @@ def size(count: float | None) -> str:
     return f"{count:.{0 if count >= 100 or unit == 'B' else 1}f} {unit}"
 
 
+def byte_scale(most: float) -> tuple[str, float]:
+    """The unit in which amounts up to ``most`` bytes are drawn, and how many bytes it has."""
+    scales = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+    return next((scale for scale in scales if most >= scale[1]), ("bytes", 1.0))
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return DASH
@@ -74,14 +81,39 @@ def between(ends: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def rounded_up(bound: float) -> str:
+def rounded_up(most: float) -> str:
     """An upper bound to three digits, or the next above it."""
-    text = f"{bound:.3g}"
-    return text if float(text) >= bound else f"{bound + 10 ** floor(log10(bound)) / 200:.3g}"
+    text = f"{most:.3g}"
+    return text if float(text) >= most else f"{most + 10 ** floor(log10(most)) / 200:.3g}"
+
+
+def bound(most: float | None) -> str:
+    """An epsilon; ``None`` is infinite."""
+    return "infinite" if most is None else rounded_up(most)
 
 
 def privacy(spent: Json) -> str:
     """``Epsilon 3.4 a record at delta 1e-05``, and against whom, where that is not this server."""
-    most = "infinite" if spent["most"] is None else rounded_up(spent["most"])
+    most = bound(spent["most"])
     against = "" if spent["against"] == "server" else " against those who see the model, none against this server"
     return f"Epsilon {most} a {spent['protects']} at delta {spent['delta']:g}{against}"
+
+
+def clients(row: Json, *, seed: bool) -> str:
+    """``3``, ``0 + 2 + 5`` where only their sum was seen; with the seed where there are several."""
+    members = row["clients"]
+    named = " + ".join(map(str, members[:_NAMED]))
+    more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
+    return named + more + (f", seed {row['seed']}" if seed else "")
+
+
+def unrecovered(found: Json | None) -> str:
+    """``could not recover 14 of 20 images within 300 iterations (9.8 s) an observation``; what it did is not said."""
+    if found is None:
+        return "judged no image"
+    within = [f"{count(found['iterations'])} iterations"] if found["iterations"] else []
+    within += [duration(found["seconds"])] if found["seconds"] else []
+    budget = f" within {' and '.join(within)} an observation" if within else ""
+    if not found["count"]:
+        return f"recovered all {things(found['n'], 'image')}{budget}"
+    return f"could not recover {found['count']} of {things(found['n'], 'image')}{budget}"

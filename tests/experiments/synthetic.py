@@ -69,7 +69,8 @@ def record(rng: np.random.Generator, cell: dict[str, Any], attack: str, round_: 
     return {
         "study": STUDY["name"], "cell": cell["name"], "axes": cell["axes"], "round": round_, "client": round_ % 4,
         "members": [round_ % 4], "attack": attack, "defense": cell["defense"], "seed": cell["axes"]["seed"],
-        "outcome": "out-of-steps", "reason": None, "psnr": psnr.tolist(), "ssim": (psnr / 40).tolist(),
+        "outcome": "out-of-steps", "reason": None, "labels": [(round_ + i) % 10 for i in range(batch)],
+        "psnr": psnr.tolist(), "ssim": (psnr / 40).tolist(),
         "lpips": (0.8 - psnr / 50).tolist(), "mse": (10 ** (-psnr / 10)).tolist(),
         "distance": (80 * 10 ** (-psnr / 20)).tolist(), "delta": 8.0, "label_accuracy": 1.0,
         "identification_rank": [1 if level > 6 else int(rng.integers(2, 100)) for _ in range(batch)], "candidates": 103,
@@ -85,6 +86,7 @@ def record(rng: np.random.Generator, cell: dict[str, Any], attack: str, round_: 
 def failed(done: dict[str, Any], outcome: str, reason: str) -> dict[str, Any]:
     """The same observation, had the attack ended without an image."""
     metrics = (
+        "labels",
         "psnr",
         "ssim",
         "lpips",
