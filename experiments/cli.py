@@ -10,7 +10,7 @@ import click
 import typer
 
 from experiments.making import making
-from experiments.options import AsJson, DataDir, FailIf, Folder, Fresh, Out, Overrides, Where
+from experiments.options import AsJson, DataDir, FailIf, Folder, Folders, Fresh, Out, Overrides, Page, Where
 
 INTERRUPTED = 130
 
@@ -102,23 +102,28 @@ def evaluate(folder: Folder, data_dir: DataDir = None) -> None:
 
 
 @app.command()
-def report(folder: Folder, data_dir: DataDir = None, fail_if: FailIf = None) -> None:
-    """Only write report.html, table.md and summary.json from the records."""
+def report(folders: Folders, page: Page = None, data_dir: DataDir = None, fail_if: FailIf = None) -> None:
+    """Only write report.html, table.md and summary.json from the records; of several runs, one page that compares."""
     from experiments import commands
 
-    commands.report(folder, data_dir, fail_if or [])
+    commands.report(folders, data_dir, fail_if or [], page)
 
 
 @app.command()
 def export(
     folder: Folder,
-    file: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv, one row an image.")],
+    place: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="What to write: .parquet or .csv, one row an image; or a folder.")
+    ],
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Scalars and pictures by round, for TensorBoard, into a new folder.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """The records as a table, for notebooks and spreadsheets."""
+    """The records as a table, for notebooks and spreadsheets; or as TensorBoard's events."""
     from experiments import commands
 
-    commands.export(folder, file, data_dir)
+    commands.export(folder, place, data_dir, tensorboard=tensorboard)
 
 
 @app.command("import")

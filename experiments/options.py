@@ -9,6 +9,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the study, such as federation.rounds=1.")
 ]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run folder, or several to compare.")]
+Page = Annotated[
+    Path | None, typer.Option("--out", help="The comparison's page; comparison.html beside the first run by default.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME where not given.")]
 DataDir = Annotated[
     Path | None, typer.Option(envvar="FL_SIM_DATA", help="Where data sets and weights are looked for first.")

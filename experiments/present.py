@@ -1,6 +1,7 @@
 """Stage four: the run folder as a page, a table and a machine-readable summary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,15 @@ from experiments.audit.judge import AuditJudge, judge_of
 from experiments.build import Cell, attack
 from experiments.judge import Judge
 from experiments.pipeline import Run
-from experiments.report import Picture, ReportInput, markdown, render, summarise
+from experiments.report import (
+    Picture,
+    ReportInput,
+    markdown,
+    render,
+    render_comparison,
+    summarise_comparison,
+    summary,
+)
 from fl_sim.core.contracts import ModelDefense
 from fl_sim.core.mechanism import has_estimate
 from fl_sim.core.types import Reconstruction, UpdateKind
@@ -37,12 +46,23 @@ def present(run: Run) -> Presented:
     """Write ``report.html``, ``table.md`` and ``summary.json``."""
     found = report_input(run)
     path = run.store.path / "report.html"
-    rows = summarise(found)
+    told = summary(found)
     files.write(path, render(found).encode())
     files.write(run.store.path / "table.md", markdown(found).encode())
-    hashes = {"hash": found.study_hash, "attacks_hash": found.attacks_hash}
-    files.write_json(run.store.path / "summary.json", {"study": run.study.name, **hashes, "rows": rows})
-    return Presented(str(path), rows, found)
+    files.write_json(run.store.path / "summary.json", told)
+    return Presented(str(path), told["rows"], found)
+
+
+def compare(runs: Mapping[str, ReportInput], page: Path) -> JSON:
+    """Write several runs, by name, as one page, and what it says as JSON beside it; returns that.
+
+    Raises:
+        ConfigError: They do not compare.
+    """
+    told = summarise_comparison(runs)
+    files.write(page, render_comparison(runs).encode())
+    files.write_json(page.with_suffix(".json"), told)
+    return told
 
 
 def report_input(run: Run) -> ReportInput:

@@ -58,28 +58,70 @@ def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None
         _stages(opened, (name,))
 
 
-def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
-    """The report of an existing run."""
+def report(folders: Sequence[Path], data_dir: Path | None, fail_if: Sequence[str], page: Path | None) -> None:
+    """The report of an existing run; of several, one page that compares them."""
+    if len(folders) > 1:
+        _compare(folders, data_dir, fail_if, page)
+        return
     from experiments import pipeline
     from experiments.gate import limit
     from fl_sim.runtime.store import RunStore
 
-    limits = [limit(text) for text in fail_if]
+    if page is not None:
+        raise ConfigError("expected --out for several runs only: a single run's report is written into its own folder")
+    limits, (folder,) = [limit(text) for text in fail_if], folders
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
         _finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
 
 
-def export(folder: Path, file: Path, data_dir: Path | None) -> None:
-    """The records of a run as a table."""
+def _compare(folders: Sequence[Path], data_dir: Path | None, fail_if: Sequence[str], page: Path | None) -> None:
     from experiments import pipeline
-    from experiments.export import export
+    from experiments.present import compare, report_input
+    from fl_sim.runtime.store import RunStore
+
+    if fail_if:
+        raise ConfigError("expected --fail-if for a single run, got several: report them one by one")
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"expected different runs, got {', '.join(names)}")
+    found = {}
+    for name, folder in zip(names, folders, strict=True):
+        _existing(folder)
+        with RunStore(folder) as store:
+            found[name] = report_input(pipeline.opened(store, "inline", text_of(data_dir)))
+    place = page or folders[0].parent / "comparison.html"
+    out.print(terminal.results(compare(found, place)["rows"]))
+    out.print(f"report: {place}", soft_wrap=True)
+
+
+def export(folder: Path, place: Path, data_dir: Path | None, *, tensorboard: bool) -> None:
+    """The records of a run as a table, or as TensorBoard's events."""
+    from experiments import pipeline
     from fl_sim.runtime.store import RunStore
 
     _existing(folder)
     with RunStore(folder) as store:
-        count = export(pipeline.opened(store, "inline", text_of(data_dir)), file)
-    out.print(f"{file}: {count} rows", soft_wrap=True)
+        opened = pipeline.opened(store, "inline", text_of(data_dir))
+        said = _events(opened, place) if tensorboard else _table(opened, place)
+    out.print(f"{place}: {said}", soft_wrap=True)
+
+
+def _table(opened: Any, file: Path) -> str:
+    from experiments.export import export
+
+    return f"{export(opened, file)} rows"
+
+
+def _events(opened: Any, folder: Path) -> str:
+    from experiments import tensorboard
+    from experiments.present import report_input
+
+    return (
+        f"{tensorboard.write(report_input(opened), folder)} settings; look at them with: tensorboard --logdir {folder}"
+    )
 
 
 def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:

@@ -5,7 +5,6 @@ import io
 import json
 from importlib.resources import files
 from itertools import chain, groupby
-from typing import Any
 
 from experiments.report import units
 from experiments.report.answer import findings, headline
@@ -27,6 +26,11 @@ from fl_sim.metrics.perceptual import Lpips
 
 def render(report: ReportInput) -> str:
     """The report as HTML; the same input gives the same text."""
+    return fill("report.html.j2", context(report))
+
+
+def fill(template: str, found: Json) -> str:
+    """A template of this folder as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -37,15 +41,16 @@ def render(report: ReportInput) -> str:
         lstrip_blocks=True,
     )
     environment.globals["units"] = units
-    return environment.get_template("report.html.j2").render(_context(report))
+    environment.globals["css"] = files("experiments.report").joinpath("report.css").read_text("utf-8")
+    return environment.get_template(template).render(found)
 
 
-def _context(report: ReportInput) -> dict[str, Any]:
+def context(report: ReportInput) -> Json:
+    """What the templates say, by the names they use."""
     rows = summarise(report)
     found = findings(report, rows)
     return {
         "report": report,
-        "css": files("experiments.report").joinpath("report.css").read_text("utf-8"),
         "study": json.dumps(report.study, indent=2, ensure_ascii=False, default=str),
         "headline": headline(found, report.records),
         "findings": found,

@@ -1,0 +1,38 @@
+"""``summary.json``: everything the page says in numbers, for machines."""
+
+from experiments.report.answer import findings
+from experiments.report.cost import training_by_round
+from experiments.report.input import Json, ReportInput
+from experiments.report.letters import capabilities
+from experiments.report.rounds import by_class, by_client, by_round
+from experiments.report.table import summarise
+
+
+def summary(report: ReportInput) -> Json:
+    """Plain values; ``None`` stands where nothing could be computed.
+
+    ``study``, ``hash``, ``attacks_hash``, ``created``, ``command``, ``versions``: what was run. ``capabilities``: what
+    the server was granted, by the letters of :mod:`experiments.report.letters`. ``verdicts``: a setting's word and
+    reason. ``rows``: a setting and attack each (:func:`~experiments.report.table.summarise`). ``by_round``,
+    ``by_client``, ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``training``: accuracy, epsilon
+    and bytes by setting and round (:func:`~experiments.report.cost.training_by_round`).
+    """
+    rows = summarise(report)
+    return {
+        "study": report.study["name"],
+        "hash": report.study_hash,
+        "attacks_hash": report.attacks_hash,
+        "created": report.created,
+        "command": report.command,
+        "versions": report.versions,
+        "capabilities": capabilities(report.study).as_json(),
+        "verdicts": [
+            {"setting": found.setting.label, "word": found.verdict.word, "reason": found.verdict.reason}
+            for found in findings(report, rows)
+        ],
+        "rows": rows,
+        "by_round": by_round(report),
+        "by_client": by_client(report),
+        "by_class": by_class(report),
+        "training": training_by_round(report),
+    }
