@@ -21,6 +21,8 @@ _KNOWN = {
 _TITLES = {
     "view": "What the server sees",
     "mode": "What clients send",
+    "rounds": "Attacked rounds",
+    "clients": "Attacked clients",
     "labels": "Labels",
     "protocol": "Training protocol",
     "defense": "The defense",

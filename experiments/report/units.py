@@ -108,12 +108,13 @@ def clients(row: Json, *, seed: bool) -> str:
 
 
 def unrecovered(found: Json | None) -> str:
-    """``could not recover 14 of 20 images within 300 iterations (9.8 s) an observation``; what it did is not said."""
+    """``could not recover 14 of 20 images within 300 iterations and 9.8 s an observation``."""
     if found is None:
         return "judged no image"
+    images, missed = things(found["n"], "image"), found["count"]
     within = [f"{count(found['iterations'])} iterations"] if found["iterations"] else []
     within += [duration(found["seconds"])] if found["seconds"] else []
     budget = f" within {' and '.join(within)} an observation" if within else ""
-    if not found["count"]:
-        return f"recovered all {things(found['n'], 'image')}{budget}"
-    return f"could not recover {found['count']} of {things(found['n'], 'image')}{budget}"
+    if not missed:
+        return f"recovered all of {images}{budget}"
+    return f"could not recover {'any' if missed == found['n'] else missed} of {images}{budget}"
