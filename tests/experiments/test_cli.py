@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, messages on stderr, JSON alone on stdout."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,6 +41,22 @@ def test_json_is_one_document_and_all_is_done(
     assert fl_sim(monkeypatch, "report", str(tmp_path / "run"), "--fail-if", "psnr.max > 1000") == 0
     assert fl_sim(monkeypatch, "report", str(tmp_path / "run"), "--fail-if", "psnr.max > 0") == 3
     assert "over the limit: " in capsys.readouterr().err
+
+
+def test_several_runs_are_compared_on_one_page(
+    tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert fl_sim(monkeypatch, *tiny()) == 0
+    both = [str(tmp_path / "run"), str(shutil.copytree(tmp_path / "run", tmp_path / "again"))]
+    assert fl_sim(monkeypatch, "report", *both) == 0
+    assert "run again" in (tmp_path / "comparison.html").read_text()
+    assert set(json.loads((tmp_path / "comparison.json").read_text())["runs"]) == {"run", "again"}
+    capsys.readouterr()
+    assert fl_sim(monkeypatch, "report", *both, "--fail-if", "psnr.max > 0") == 2
+    assert fl_sim(monkeypatch, "report", both[0], "--out", str(tmp_path / "page.html")) == 2
+    assert fl_sim(monkeypatch, "report", both[0], both[0]) == 2
+    said = capsys.readouterr().err
+    assert all(words in said for words in ("report them one by one", "into its own folder", "expected different runs"))
 
 
 def test_failed_jobs_end_with_1(
