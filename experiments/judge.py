@@ -65,8 +65,7 @@ class Judge:
         candidates, task = self.candidates(key), self.data.task()
         seen, trained = perceptual(lpips, images, real.images), self.trained_on(key)
         return {
-            "outcome": guess.outcome,
-            "reason": None,
+            **ended(guess),
             "labels": real.labels.tolist(),
             "psnr": psnr(images, real.images).tolist(),
             "ssim": ssim(images, real.images).tolist(),
@@ -80,10 +79,6 @@ class Judge:
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
             "candidates": len(candidates) - 1,  # others than the true image
             "controls": self.controls(attack, key, real, candidates),
-            "loss": finite(guess.loss),
-            "iterations": guess.budget.iterations,
-            "seconds": round(guess.budget.seconds, 4),
-            "device": guess.budget.device,
             "notes": {} if isinstance(seen, Tensor) else {"lpips": seen.reason},
         }
 
@@ -137,6 +132,18 @@ class Judge:
         protocol = self.job.protocol
         size = protocol.batch_size if protocol.mode == "fedsgd" else None
         return [int(i) for client in self.members(key) for i in self.data.used(client, key.round, size)]
+
+
+def ended(guess: Reconstruction) -> JSON:
+    """How an attack ended and what it took: known without the truth."""
+    return {
+        "outcome": guess.outcome,
+        "reason": None,
+        "loss": finite(guess.loss),
+        "iterations": guess.budget.iterations,
+        "seconds": round(guess.budget.seconds, 4),
+        "device": guess.budget.device,
+    }
 
 
 def failed(reason: str) -> JSON:

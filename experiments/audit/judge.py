@@ -10,8 +10,7 @@ from experiments.audit.cell import AuditCell, again, is_again
 from experiments.audit.confidence import confidence
 from experiments.audit.truth import Recorded
 from experiments.build import Cell
-from experiments.judge import Judge, failed
-from experiments.simulate import finite
+from experiments.judge import Judge, ended, failed
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.perceptual import Lpips, Unavailable
 from fl_sim.runtime.cells import CellStore, Key
@@ -65,6 +64,4 @@ def judge_of(cell: Cell, data_dir: str | None, place: CellStore) -> Judge:
 
 def _unjudged(guess: Reconstruction) -> JSON:
     """No metric without the truth; how the attack ended is known all the same."""
-    ended = {"outcome": guess.outcome, "loss": finite(guess.loss), "iterations": guess.budget.iterations}
-    spent = {"seconds": round(guess.budget.seconds, 4), "device": guess.budget.device}
-    return {**failed(""), **ended, **spent, "reason": None, "notes": {"truth": "not given"}}
+    return {**failed(""), **ended(guess), "notes": {"truth": "not given"}}

@@ -57,15 +57,8 @@ def context(report: ReportInput) -> Json:
         "rule": RULE,
         "threats": threat_model(report.study),
         "letters": capabilities(report.study),
-        "styles": styles(report),
-        "stacks": stacks(report),
-        "leakage": leakage(report),
-        "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
-        "training": training(report),
-        "ceiling": CEILING,
-        "controls": CONTROL_LINES,
+        **_figures(report),
         "risks": risks(report, rows),
-        "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "as_gifd": gifd.SETTINGS if any(row["gifd"] for row in rows) else None,
@@ -76,6 +69,19 @@ def context(report: ReportInput) -> Json:
         "budgets": _most_iterations(report),
         "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
         "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),
+    }
+
+
+def _figures(report: ReportInput) -> Json:
+    return {
+        "styles": styles(report),
+        "stacks": stacks(report),
+        "leakage": leakage(report),
+        "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
+        "training": training(report),
+        "ceiling": CEILING,
+        "controls": CONTROL_LINES,
+        "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
     }
 
 

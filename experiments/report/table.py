@@ -69,13 +69,18 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "risk": _risk(done),
         "identified": _identified(done),
         "controls": {name: _control(list(against_control(records, name))) for name in CONTROLS},
-        "accuracy": final_accuracy(report, setting),
-        "bytes_up": bytes_up(report, setting),
-        "epsilon": spent(report, setting),
+        **_price(report, setting),
         "outcomes": dict(Counter(record["outcome"] for record in records)),
         "reasons": dict(Counter(record["reason"] for record in records if record["reason"])),
         **_budget(records),
-        "unrecovered": _unrecovered(records),
+    }
+
+
+def _price(report: ReportInput, setting: Setting) -> Json:
+    return {
+        "accuracy": final_accuracy(report, setting),
+        "bytes_up": bytes_up(report, setting),
+        "epsilon": spent(report, setting),
     }
 
 
@@ -143,6 +148,7 @@ def _budget(records: list[Json]) -> Json:
         "iterations": _total([record["iterations"] for record in records]),
         "seconds": _total([record["seconds"] for record in records]),
         "devices": sorted({record["device"] for record in records if record["device"]}),
+        "unrecovered": _unrecovered(records),
     }
 
 

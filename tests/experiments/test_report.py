@@ -3,7 +3,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from statistics import fmean, median
 from typing import Any
 
@@ -15,6 +14,7 @@ from experiments.report import ReportInput, markdown, render, summarise, units
 from experiments.report.answer import findings
 from fl_sim.metrics.accounting import DELTA, epsilon
 from tests.experiments import synthetic
+from tests.experiments.page import Page
 
 WHOLE = synthetic.report()
 SINGLE = synthetic.report(rounds=(1,), seeds=(0,))
@@ -27,35 +27,6 @@ KINDS = {
     "all failed": FAILED, "one image": ONE_IMAGE, "no cells": NO_CELLS,
 }  # fmt: skip
 GAUSSIAN = "gaussian(std=0.1)"
-
-
-class Page(HTMLParser):
-    """Fails on unbalanced tags; keeps the text and every address the page would fetch."""
-
-    void = frozenset({"meta", "img", "line", "path", "use", "br", "wbr", "rect"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.fetched: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open += [] if tag in self.void else [tag]
-        self.fetched += [value or "" for name, value in attrs if name in {"src", "href", "xlink:href"}]
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.void:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def change(report: ReportInput, edit: Callable[[dict[str, Any]], dict[str, Any]], **where: object) -> ReportInput:

@@ -9,7 +9,7 @@ from experiments.report import ReportInput, render_comparison, summarise, summar
 from experiments.report.compare import differences, merged
 from fl_sim.core.errors import ConfigError
 from tests.experiments import synthetic
-from tests.experiments.test_report import Page
+from tests.experiments.page import Page
 
 
 @cache
