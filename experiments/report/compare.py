@@ -48,7 +48,7 @@ def merged(runs: Mapping[str, ReportInput]) -> ReportInput:
         records=[record for report in renamed for record in report.records],
         training={name: rows for report in renamed for name, rows in report.training.items()},
         pictures=[],
-        adaptive=frozenset().union(*(report.adaptive for report in renamed)),
+        adaptive=frozenset(pair for report in renamed for pair in report.adaptive),
         guarantees={name: one for report in renamed for name, one in report.guarantees.items()},
     )
 

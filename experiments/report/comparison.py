@@ -27,7 +27,7 @@ def render_comparison(runs: Mapping[str, ReportInput]) -> str:
         ConfigError: They do not compare.
     """
     report = merged(runs)
-    found = {
+    found: Json = {
         "runs": runs,
         "letters_of": {name: capabilities(run.study) for name, run in runs.items()},
         "differences": differences(runs),

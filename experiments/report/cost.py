@@ -43,10 +43,15 @@ def spent(report: ReportInput, setting: Setting, until: int | None = None) -> Js
         replies = Counter(c for row in rows if until is None or row["round"] <= until for c in _repliers(row))
         if one is None or not any(row["clients"] or row["refused"] for row in rows):
             return None
-        most = max(replies.values(), default=0)
-        found.append((epsilon(one.multiplier, one.steps * most, rate=one.rate), one))
-    most, one = max(found, key=lambda pair: pair[0])
-    return {"protects": one.protects, "against": one.against, "delta": DELTA, "most": most if isfinite(most) else None}
+        often = max(replies.values(), default=0)
+        found.append((epsilon(one.multiplier, one.steps * often, rate=one.rate), one))
+    most, given = max(found, key=lambda pair: pair[0])
+    return {
+        "protects": given.protects,
+        "against": given.against,
+        "delta": DELTA,
+        "most": most if isfinite(most) else None,
+    }
 
 
 def _repliers(row: Json) -> Iterator[int]:

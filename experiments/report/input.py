@@ -122,7 +122,7 @@ def stance(report: ReportInput, setting: Setting, attack: str) -> Stance:
         return "undefended"
     if all((cell, attack) in report.adaptive for cell in setting.cells):
         return "adaptive"
-    part = next((p for p in report.study["attacks"] if (p.get("label") or p["name"]) == attack), {})
+    part: Json = next((p for p in report.study["attacks"] if (p.get("label") or p["name"]) == attack), {})
     return "chosen" if part.get("only") else "naive"
 
 
