@@ -82,7 +82,7 @@ def canvas(title: str, told: str, *, heights: Sequence[float] = (2.9,)) -> Itera
     with _look():
         figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
         ratios = {"height_ratios": list(heights)}
-        drawn = Canvas(figure.subplots(len(heights), sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0])
+        drawn = Canvas(figure.subplots(len(heights), sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0].tolist())
         yield drawn
         figure.align_ylabels()
         buffer = io.StringIO()
