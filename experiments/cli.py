@@ -9,8 +9,9 @@ from typing import Annotated
 import click
 import typer
 
+from experiments.deploying import deploy
 from experiments.making import making
-from experiments.options import AsJson, DataDir, FailIf, Folder, Fresh, Out, Overrides, Where
+from experiments.options import AsJson, DataDir, FailIf, Folder, Fresh, Out, Overrides, RayAddress, Where
 
 INTERRUPTED = 130
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     "3 a limit of --fail-if is broken; 130 interrupted.",
 )
 app.add_typer(making)
+app.add_typer(deploy)
 
 
 @app.command()
@@ -44,13 +46,15 @@ def run(
     data_dir: DataDir = None,
     executor: Where = "ray",
     fail_if: FailIf = None,
+    ray_address: RayAddress = None,
     fresh: Fresh = False,
     json: AsJson = False,
 ) -> None:
     """Run a study from simulation to report; an interrupted one goes on where it was."""
     from experiments import commands
 
-    commands.run(study, overrides or [], out, data_dir, executor, fresh=fresh, json=json, fail_if=fail_if or [])
+    changes = [*(overrides or []), *([f"runtime.ray_address={ray_address}"] if ray_address else [])]
+    commands.run(study, changes, out, data_dir, executor, fresh=fresh, json=json, fail_if=fail_if or [])
 
 
 @app.command()
@@ -86,11 +90,12 @@ def attack(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed jobs again.")] = False,
     data_dir: DataDir = None,
     executor: Where = "ray",
+    ray_address: RayAddress = None,
 ) -> None:
     """Only attack: run what is missing on the observations there are."""
     from experiments import commands
 
-    commands.attack(folder, name, data_dir, executor, retry_failed=retry_failed)
+    commands.attack(folder, name, data_dir, executor, ray_address, retry_failed=retry_failed)
 
 
 @app.command()

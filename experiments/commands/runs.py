@@ -40,8 +40,8 @@ def run(
             store.clear()
         pipeline.create(store, study, config.question(path), _command(study_name, overrides))
         opened = pipeline.opened(store, where, text_of(data_dir))
-        _stages(opened, ("simulate_and_attack", "evaluate"))
-        _finish(opened, limits, json=json)
+        stages(opened, ("simulate_and_attack", "evaluate"))
+        finish(opened, limits, json=json)
 
 
 def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None:
@@ -51,7 +51,7 @@ def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None
 
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
-        _stages(pipeline.opened(store, executor_named(executor), text_of(data_dir)), (name,))
+        stages(pipeline.opened(store, executor_named(executor), text_of(data_dir)), (name,))
 
 
 def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def report(folder: Path, data_dir: Path | None, fail_if: Sequence[str]) -> None:
     limits = [limit(text) for text in fail_if]
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
-        _finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
+        finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
 
 
 def export(folder: Path, file: Path, data_dir: Path | None) -> None:
@@ -78,7 +78,15 @@ def export(folder: Path, file: Path, data_dir: Path | None) -> None:
     out.print(f"{file}: {count} rows", soft_wrap=True)
 
 
-def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:
+def attack(
+    folder: Path,
+    name: str | None,
+    data_dir: Path | None,
+    executor: str,
+    ray_address: str | None,
+    *,
+    retry_failed: bool,
+) -> None:
     """The attacks that are missing, and perhaps a new one."""
     from experiments import pipeline
     from fl_sim.runtime.store import RunStore
@@ -88,26 +96,26 @@ def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str,
         if name is not None:
             pipeline.add_attack(store, _attack_part(name))
         opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
+        if ray_address is not None:
+            opened = opened.on_cluster(ray_address)
         if retry_failed:
             for cell in opened.cells:
                 store.cell(cell.folder).forget_failures()
-        _stages(opened, ("attack",))
+        stages(opened, ("attack",))
         _exit_if_failed(opened)
 
 
-def _stages(opened: Any, names: Sequence[str]) -> None:
+def stages(opened: Any, names: Sequence[str]) -> None:
+    """Stages of a run, one after the other, with bars."""
     from experiments.watch import Bars
 
-    rounds, attacks = opened.expected()
-    rounds_done, attacks_done, _ = opened.done()
-    judged = len(list(opened.store.records()))
-    done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": judged}
-    with Bars(err, rounds=rounds, attacks=attacks, **done) as watch:
+    with Bars(err, **opened.progress()) as watch:
         for name in names:
             getattr(opened, name)(watch)
 
 
-def _finish(opened: Any, limits: list[Any], *, json: bool) -> None:
+def finish(opened: Any, limits: list[Any], *, json: bool) -> None:
+    """The report, and an exit code where something failed or a limit is broken."""
     from experiments.gate import broken
     from experiments.present import present
 
