@@ -70,8 +70,8 @@ def run(
     """Run a study on the deployment, follow it to its end, judge it here; an interrupted one goes on where it was."""
     from experiments.commands import deployment
 
-    asked = {"insecure": insecure, "fail_if": fail_if or [], "json": json}
-    deployment.run(place, study, overrides or [], out, data_dir, address, **asked)
+    where = (place, study, overrides or [], out, data_dir, address)
+    deployment.run(*where, insecure=insecure, fail_if=fail_if or [], json=json)
 
 
 @deploy.command()

@@ -34,7 +34,7 @@ class RaySimulation:
     """
 
     def __init__(self, *, cpus: int, client_cpus: int = 1, client_gpus: float = 0.0) -> None:
-        self._init = {"num_cpus": cpus, "log_to_driver": False, "include_dashboard": False}
+        self._init = {"address": "local", "num_cpus": cpus, "log_to_driver": False, "include_dashboard": False}
         # an actor that died would otherwise stay in Flower's pool and swallow messages
         self._client = {"num_cpus": client_cpus, "num_gpus": client_gpus, "max_restarts": -1}
 

@@ -200,7 +200,7 @@ class RaySession:
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._own and self._address is None:
             paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # for one's own modules
-            ray.init(num_cpus=self._cpus, include_dashboard=False, runtime_env=paths, **common)
+            ray.init("local", num_cpus=self._cpus, include_dashboard=False, runtime_env=paths, **common)
         elif self._own:
             ray.init(address=self._address, **common)
         return self

@@ -59,6 +59,18 @@ def test_actors_are_on_all_nodes(cluster: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.filterwarnings("ignore")
+def test_a_cluster_is_used_only_where_it_is_named(cluster: str) -> None:
+    """Ray by itself would join one that it finds on this machine."""
+    import ray
+
+    with RaySession(cpus=1):
+        assert [node["Alive"] for node in ray.nodes()] == [True]
+        assert ray.get_runtime_context().gcs_address != cluster
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.filterwarnings("ignore")
 def test_a_run_is_attacked_on_a_cluster(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     run = str(tmp_path / "run")
