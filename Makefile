@@ -9,9 +9,9 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 export RAY_USAGE_STATS_ENABLED = 0
 export FLWR_TELEMETRY_ENABLED = 0
 
-.PHONY: demo test priors bench check lint format clean help
+.PHONY: demo test docker-test priors bench check lint format clean help
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ demo: $(STAMP)  ## the main job on bundled data: federation, interception, attac
 test: $(STAMP)  ## every test
 	$(PYTEST) -m "not alone"
 	$(BIN)/python -m pytest -m alone
+
+docker-test: $(STAMP)  ## a study in containers, with TLS, against the same in one process: minutes; needs Docker
+	FL_SIM=$(BIN)/fl-sim PYTHON=$(BIN)/python experiments/deploy/docker_test.sh
 
 priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/priors
 	for kind in gaussian mixture vae; do \

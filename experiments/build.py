@@ -24,7 +24,7 @@ from fl_sim.data.clients import ClientData
 from fl_sim.data.partition import Partition
 from fl_sim.data.types import Images
 from fl_sim.federation.central import CENTRAL
-from fl_sim.federation.client import ClientJob
+from fl_sim.federation.client import ClientJob, Data
 from fl_sim.runtime.cells import CellStore
 
 T = TypeVar("T")
@@ -129,9 +129,13 @@ class Cell:
     def job(self, data_dir: str | None) -> ClientJob:
         """What this cell's clients do."""
         data = self.data(data_dir)
+        return self.job_on(data, data.task())
+
+    def job_on(self, data: Data, task: Task) -> ClientJob:
+        """As :meth:`job`, for clients who have their images from elsewhere."""
         return ClientJob(
             data=data,
-            model=self.model(data.task()),
+            model=self.model(task),
             protocol=self.protocol(),
             defenses=self.defenses(),
             seed=self.study.seed,

@@ -9,8 +9,21 @@ from typing import Annotated
 import click
 import typer
 
+from experiments.deploying import deploy
 from experiments.making import making
-from experiments.options import AsJson, DataDir, FailIf, Folder, Folders, Fresh, Out, Overrides, Page, Where
+from experiments.options import (
+    AsJson,
+    DataDir,
+    FailIf,
+    Folder,
+    Folders,
+    Fresh,
+    Out,
+    Overrides,
+    Page,
+    RayAddress,
+    Where,
+)
 
 INTERRUPTED = 130
 
@@ -24,6 +37,7 @@ app = typer.Typer(
     "3 a limit of --fail-if is broken; 130 interrupted.",
 )
 app.add_typer(making)
+app.add_typer(deploy)
 
 
 @app.command()
@@ -44,13 +58,15 @@ def run(
     data_dir: DataDir = None,
     executor: Where = "ray",
     fail_if: FailIf = None,
+    ray_address: RayAddress = None,
     fresh: Fresh = False,
     json: AsJson = False,
 ) -> None:
     """Run a study from simulation to report; an interrupted one goes on where it was."""
     from experiments import commands
 
-    commands.run(study, overrides or [], out, data_dir, executor, fresh=fresh, json=json, fail_if=fail_if or [])
+    changes = [*(overrides or []), *([f"runtime.ray_address={ray_address}"] if ray_address else [])]
+    commands.run(study, changes, out, data_dir, executor, fresh=fresh, json=json, fail_if=fail_if or [])
 
 
 @app.command()
@@ -86,11 +102,12 @@ def attack(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed jobs again.")] = False,
     data_dir: DataDir = None,
     executor: Where = "ray",
+    ray_address: RayAddress = None,
 ) -> None:
     """Only attack: run what is missing on the observations there are."""
     from experiments import commands
 
-    commands.attack(folder, name, data_dir, executor, retry_failed=retry_failed)
+    commands.attack(folder, name, data_dir, executor, ray_address, retry_failed=retry_failed)
 
 
 @app.command()
@@ -137,27 +154,6 @@ def import_(
     from experiments import commands
 
     commands.import_(source, out, fresh=fresh, json=json)
-
-
-@app.command()
-def tune(
-    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
-    overrides: Overrides = None,
-    seed: Annotated[int, typer.Option(help="Of the tuning run: other images, weights and draws.")] = 77,
-    clients: Annotated[int, typer.Option(min=1, help="Clients attacked in each attacked round.")] = 8,
-    sweeps: Annotated[int, typer.Option(min=1, help="Times that all arguments are gone through, one by one.")] = 1,
-    oracle: Annotated[
-        bool, typer.Option("--oracle", help="Tune on the reported images themselves, as papers do: an upper bound.")
-    ] = False,
-    out: Out = None,
-    data_dir: DataDir = None,
-    executor: Where = "ray",
-) -> None:
-    """Find the attacks' settings on images that the study does not report."""
-    from experiments import commands
-
-    plan = {"seed": seed, "clients": clients, "sweeps": sweeps, "oracle": oracle}
-    commands.tune(study, overrides or [], out, data_dir, executor, **plan)
 
 
 @app.command("list")

@@ -158,8 +158,13 @@ def bundled() -> list[str]:
 
 def question(path: Path) -> str:
     """The first comment of a study: its question and the answer expected."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return " ".join(line.lstrip("# ").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
+    return question_in(path.read_text(encoding="utf-8"))
+
+
+def question_in(text: str) -> str:
+    """As :func:`question`, of a study's text."""
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ").strip() for line in comment)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -170,9 +175,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
 def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A study's tree, with overrides, not yet validated."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse(path.read_text(encoding="utf-8"), str(path), overrides)
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected TOML, got: {error}") from error
+
+
+def parse(text: str, source: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """As :func:`read`, of a study's text."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: expected TOML, got: {error}") from error
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:

@@ -1,11 +1,11 @@
-"""Commands that make what studies use: priors, generators, policies. As in ``cli``, what is heavy is imported late."""
+"""Commands that make what studies use: priors, generators, policies, settings. What is heavy is imported late."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from experiments.options import AsJson, DataDir
+from experiments.options import AsJson, DataDir, Out, Overrides, Where
 
 making = typer.Typer()
 
@@ -117,3 +117,24 @@ def search_policy(
 
     source = Source(name=data, path=path, data_dir=str(data_dir) if data_dir else None, image_size=image_size)
     command(Order(source, model, candidates, longest, images, train, epochs, slack, seed, out), json=json)
+
+
+@making.command()
+def tune(
+    study: Annotated[str, typer.Argument(help="A TOML file, or the name of a bundled study.")],
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="Of the tuning run: other images, weights and draws.")] = 77,
+    clients: Annotated[int, typer.Option(min=1, help="Clients attacked in each attacked round.")] = 8,
+    sweeps: Annotated[int, typer.Option(min=1, help="Times that all arguments are gone through, one by one.")] = 1,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Tune on the reported images themselves, as papers do: an upper bound.")
+    ] = False,
+    out: Out = None,
+    data_dir: DataDir = None,
+    executor: Where = "ray",
+) -> None:
+    """Find the attacks' settings on images that the study does not report."""
+    from experiments import commands
+
+    plan = {"seed": seed, "clients": clients, "sweeps": sweeps, "oracle": oracle}
+    commands.tune(study, overrides or [], out, data_dir, executor, **plan)

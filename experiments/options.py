@@ -20,6 +20,9 @@ DataDir = Annotated[
 Where = Annotated[
     str, typer.Option("--executor", help="ray: Flower's simulation and attack actors; inline: this process.")
 ]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="Attack on this Ray cluster, of which this machine is a part: auto.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over: delete the run folder first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 FailIf = Annotated[

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -67,11 +67,22 @@ class Run:
         ended, failed = counted(self.store, self.cells)
         return sum(cell.rounds_done(self.store.cell(cell.folder)) for cell in self.cells), ended, failed
 
+    def progress(self) -> dict[str, int]:
+        """What is expected and what earlier sessions left, as :class:`experiments.watch.Bars` takes it."""
+        (rounds, attacks), (rounds_done, attacks_done, _) = self.expected(), self.done()
+        done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": len(list(self.store.records()))}
+        return {"rounds": rounds, "attacks": attacks, **done}
+
     def finished(self) -> bool:
         """Whether every round is trained and every attack has ended; replies that were refused have no attack."""
         if not all(trained(self.store.cell(cell.folder), cell) for cell in self.cells):
             return False
         return not any(unattacked(self.store.cell(cell.folder), cell) for cell in self.cells)
+
+    def on_cluster(self, address: str) -> "Run":
+        """The same, with its Ray at ``address``; the run folder does not say so."""
+        runtime = self.study.runtime.model_copy(update={"ray_address": address})
+        return replace(self, study=self.study.model_copy(update={"runtime": runtime}))
 
     def simulate_and_attack(self, watch: Watch) -> None:
         """Train what is not trained; attack each observation as it comes, and those of earlier sessions."""

@@ -8,8 +8,6 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.report.units import privacy
-
 _EVERY = 5.0  # seconds between two lines where there is no terminal
 _CAPTION = (
     "PSNR in dB. control: median of the same attack on an unrelated gradient. "
@@ -98,6 +96,8 @@ def checked(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def forecasts(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of :class:`experiments.forecast.Forecast`, a cell each."""
+    from experiments.report.units import privacy
+
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_PREDICTED, caption_justify="left")
     table.add_column("", overflow="fold")
     for name in ("noise / clip", "noise / signal", "PSNR", "blind"):

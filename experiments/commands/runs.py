@@ -41,8 +41,8 @@ def run(
             store.clear()
         pipeline.create(store, study, config.question(path), _command(study_name, overrides))
         opened = pipeline.opened(store, where, text_of(data_dir))
-        _stages(opened, ("simulate_and_attack", "evaluate"))
-        _finish(opened, limits, json=json)
+        stages(opened, ("simulate_and_attack", "evaluate"))
+        finish(opened, limits, json=json)
 
 
 def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None:
@@ -55,7 +55,7 @@ def stage(name: str, folder: Path, data_dir: Path | None, executor: str) -> None
         opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
         if name == "simulate" and opened.imported:
             raise ConfigError(f"{folder} holds recorded updates, which nothing simulates: go on with fl-sim attack")
-        _stages(opened, (name,))
+        stages(opened, (name,))
 
 
 def report(folders: Sequence[Path], data_dir: Path | None, fail_if: Sequence[str], page: Path | None) -> None:
@@ -72,7 +72,7 @@ def report(folders: Sequence[Path], data_dir: Path | None, fail_if: Sequence[str
     limits, (folder,) = [limit(text) for text in fail_if], folders
     _existing(folder)
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
-        _finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
+        finish(pipeline.opened(store, "inline", text_of(data_dir)), limits, json=False)
 
 
 def _compare(folders: Sequence[Path], data_dir: Path | None, fail_if: Sequence[str], page: Path | None) -> None:
@@ -124,7 +124,15 @@ def _events(opened: Any, folder: Path) -> str:
     )
 
 
-def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str, *, retry_failed: bool) -> None:
+def attack(
+    folder: Path,
+    name: str | None,
+    data_dir: Path | None,
+    executor: str,
+    ray_address: str | None,
+    *,
+    retry_failed: bool,
+) -> None:
     """The attacks that are missing, and perhaps a new one."""
     from experiments import pipeline
     from fl_sim.runtime.store import RunStore
@@ -134,26 +142,26 @@ def attack(folder: Path, name: str | None, data_dir: Path | None, executor: str,
         if name is not None:
             pipeline.add_attack(store, _attack_part(name))
         opened = pipeline.opened(store, executor_named(executor), text_of(data_dir))
+        if ray_address is not None:
+            opened = opened.on_cluster(ray_address)
         if retry_failed:
             for cell in opened.cells:
                 store.cell(cell.folder).forget_failures()
-        _stages(opened, ("attack",))
+        stages(opened, ("attack",))
         _exit_if_failed(opened)
 
 
-def _stages(opened: Any, names: Sequence[str]) -> None:
+def stages(opened: Any, names: Sequence[str]) -> None:
+    """Stages of a run, one after the other, with bars."""
     from experiments.watch import Bars
 
-    rounds, attacks = opened.expected()
-    rounds_done, attacks_done, _ = opened.done()
-    judged = len(list(opened.store.records()))
-    done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": judged}
-    with Bars(err, rounds=rounds, attacks=attacks, **done) as watch:
+    with Bars(err, **opened.progress()) as watch:
         for name in names:
             getattr(opened, name)(watch)
 
 
-def _finish(opened: Any, limits: list[Any], *, json: bool) -> None:
+def finish(opened: Any, limits: list[Any], *, json: bool) -> None:
+    """The report, and an exit code where something failed or a limit is broken."""
     from experiments.gate import broken
     from experiments.present import present
 

@@ -1,9 +1,12 @@
 """Fitting priors: densities and generators, each with the options that it takes."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from fl_sim.data.types import Source
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fl_sim.data.types import Source
 
 
 def train_density(kind: Any, source: Source, split: str, images: int | None, seed: int, out: Path, **how: Any) -> None:

@@ -68,16 +68,7 @@ class ClientData:
         left at its end is skipped, so no image comes twice in an epoch. ``size`` ``None``: all it holds, every round.
         """
         held = self.holdings(client)
-        if size is None:
-            return held
-        if not 1 <= size <= len(held):
-            raise ConfigError(
-                f"batch_size must be in 1..{len(held)}, the images client {client} holds, got {size}: "
-                f"lower batch_size or clients, raise per_client, or use a more even partition"
-            )
-        epoch, step = divmod(round_ - 1, len(held) // size)
-        order = torch.randperm(len(held), generator=derive(self.seed, "order", client, epoch))
-        return held[order[step * size : (step + 1) * size]]
+        return held[positions(len(held), client, round_, size, self.seed)]
 
     def batch(self, client: int, round_: int, size: int | None) -> Batch:
         """The images of :meth:`used`."""
@@ -108,6 +99,20 @@ class ClientData:
 
     def _test_order(self) -> Tensor:
         return torch.randperm(len(self.dataset().test.labels), generator=derive(self.seed, "test"))
+
+
+def positions(held: int, client: int, round_: int, size: int | None, seed: int) -> Tensor:
+    """Which of the ``held`` images a client uses in a round: see :meth:`ClientData.used`."""
+    if size is None:
+        return torch.arange(held)
+    if not 1 <= size <= held:
+        raise ConfigError(
+            f"batch_size must be in 1..{held}, the images client {client} holds, got {size}: "
+            f"lower batch_size or clients, raise per_client, or use a more even partition"
+        )
+    epoch, step = divmod(round_ - 1, held // size)
+    order = torch.randperm(held, generator=derive(seed, "order", client, epoch))
+    return order[step * size : (step + 1) * size]
 
 
 @lru_cache(maxsize=4)

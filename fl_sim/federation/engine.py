@@ -9,6 +9,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity  # internal: Message() reads it, pinned with flwr==1.41
+from flwr.superlink.grid import InMemoryGrid
 
 Main: TypeAlias = Callable[[Grid], None]
 
@@ -56,6 +57,11 @@ class RaySimulation:
                 os.environ.pop("PYTHONPATH", None)
             else:
                 os.environ["PYTHONPATH"] = path
+
+
+def simulated(grid: Grid) -> bool:
+    """Whether the nodes are Flower's own Ray actors, started by whoever called us."""
+    return isinstance(grid, InMemoryGrid)
 
 
 class InProcess:

@@ -74,15 +74,14 @@ def build_strategy(name: str, cohort: int, options: Mapping[str, Any], seed: int
 
 def roll_call(grid: Grid, clients: int, timeout: float = 120.0) -> dict[int, int]:
     """Node id to client number, once ``clients`` nodes have answered which partition they hold."""
-    nodes, ends = dict[int, int](), time.monotonic() + timeout
-    while len(nodes) < clients:
+    nodes, there, ends = dict[int, int](), 0, time.monotonic() + timeout
+    while there < clients:
         if time.monotonic() > ends:
-            raise FlSimError(
-                f"expected {clients} clients, {len(nodes)} answered within {timeout:.0f} s: start the others"
-            )
+            raise FlSimError(f"expected {clients} clients, {there} answered within {timeout:.0f} s: start the others")
         new = [node for node in grid.get_node_ids() if node not in nodes]
         nodes |= _ask(grid, new, timeout) if new else {}
-        time.sleep(0 if len(nodes) >= clients else 0.1)
+        there = sum(client < clients for client in nodes.values())
+        time.sleep(0 if there >= clients else 0.1)
     return {node: client for node, client in nodes.items() if client < clients}
 
 

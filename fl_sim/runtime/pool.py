@@ -170,7 +170,8 @@ class RayPool(Generic[J, R]):
             def run(self, parcel: Parcel) -> R:
                 return work(unpacked(parcel))
 
-        actor: Any = ray.remote(Worker).options(num_cpus=0, num_gpus=self._gpus).remote()
+        asked = {"num_cpus": 0, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}  # over a cluster's machines
+        actor: Any = ray.remote(Worker).options(**asked).remote()
         ray.get(actor.ready.remote())  # a job's time does not count its actor's start
         return actor
 
@@ -189,6 +190,10 @@ class RaySession:
         self._cpus, self._address, self._own = cpus, address, False
 
     def __enter__(self) -> "RaySession":
+        if self._address is not None:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+                "1"  # fl_sim keeps Ray on loopback; a cluster is not there
+            )
         import ray
 
         self._own = not ray.is_initialized()
@@ -197,7 +202,7 @@ class RaySession:
             paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # for one's own modules
             ray.init("local", num_cpus=self._cpus, include_dashboard=False, runtime_env=paths, **common)
         elif self._own:
-            ray.init(address=self._address, **common)
+            ray.init(self._address, **common)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from fl_sim.core.errors import ConfigError
-from fl_sim.federation.server import build_strategy, cohort_of, memory_of, recall
-from tests.federation.world import federate, job
+from fl_sim.federation.client import client_app
+from fl_sim.federation.engine import InProcess, InProcessGrid
+from fl_sim.federation.server import build_strategy, cohort_of, memory_of, recall, roll_call
+from tests.federation.world import Always, federate, job
 
 
 def test_unknown_strategies_and_options_are_named() -> None:
@@ -40,3 +42,11 @@ def test_rounds_are_counted_in_bytes() -> None:
     weights = 4 * sum(t.numel() for t in out.state.weights.values())
     assert out.rounds[0].bytes_down == pytest.approx(4 * weights, rel=0.35)
     assert out.rounds[0].bytes_up == pytest.approx(4 * weights, rel=0.35)
+
+
+def test_nodes_beyond_a_studys_clients_are_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment may be larger than a study, and its last clients the first to answer."""
+    there, found = iter([[102, 103], [100, 102, 103], [100, 101, 102, 103]]), dict[int, int]()
+    monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda _: next(there))
+    InProcess()(lambda grid: found.update(roll_call(grid, 2)), client_app(Always(job())), 4)
+    assert found == {100: 0, 101: 1}
