@@ -107,8 +107,8 @@ class RayPool(Generic[J, R]):
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
-        for _ in range(actors):
-            threading.Thread(target=self._feed, daemon=True).start()
+        for number in range(actors):
+            threading.Thread(target=self._feed, args=(number,), daemon=True).start()
 
     def submit(self, job: J) -> None:
         self._raise_broken()
@@ -118,12 +118,12 @@ class RayPool(Generic[J, R]):
         self._queue.join()
         self._raise_broken()
 
-    def _feed(self) -> None:
+    def _feed(self, number: int) -> None:
         actor: Any = None
 
         def run(job: J) -> R | Failure:
             nonlocal actor
-            actor, result = self._attempt(actor, job)
+            actor, result = self._attempt(number, actor, job)
             return result
 
         while True:
@@ -137,13 +137,13 @@ class RayPool(Generic[J, R]):
             finally:
                 self._queue.task_done()
 
-    def _attempt(self, actor: Any, job: J, tries: int = 2) -> tuple[Any, R | Failure]:
+    def _attempt(self, number: int, actor: Any, job: J, tries: int = 2) -> tuple[Any, R | Failure]:
         """The job's result, and the actor to go on with (``None``: make a new one)."""
         import ray
 
         seconds, parcel = self._timeout(job), self._pack(job)
         for left in reversed(range(tries)):
-            actor = actor or self._new_actor()
+            actor = actor or self._new_actor(number)
             try:
                 return actor, ray.get(actor.run.remote(parcel), timeout=seconds)
             except ray.exceptions.GetTimeoutError:
@@ -156,7 +156,7 @@ class RayPool(Generic[J, R]):
                 actor, reason = None, str(error).partition("\n")[0]
         return None, Failure(f"its actor died {tries} times: {reason}")
 
-    def _new_actor(self) -> Any:
+    def _new_actor(self, number: int) -> Any:
         import ray
 
         from fl_sim.runtime.parcels import Parcel, unpacked
@@ -170,14 +170,35 @@ class RayPool(Generic[J, R]):
             def run(self, parcel: Parcel) -> R:
                 return work(unpacked(parcel))
 
-        asked = {"num_cpus": 0, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}  # over a cluster's machines
-        actor: Any = ray.remote(Worker).options(**asked).remote()
+        asked = {"num_cpus": 0, "num_gpus": self._gpus, "memory": 1}  # a byte: who asks for nothing goes anywhere
+        actor: Any = ray.remote(Worker).options(**asked, scheduling_strategy=place(number, self._gpus)).remote()
         ray.get(actor.ready.remote())  # a job's time does not count its actor's start
         return actor
 
     def _raise_broken(self) -> None:
         if self._broken:
             raise self._broken[0]
+
+
+def turns(machines: Sequence[dict[str, Any]], resource: str) -> list[str]:
+    """The machines (Ray's records) that are alive, each as often as it has of ``resource`` and in turn with others."""
+    places = [
+        ((turn + 1) / count, machine["NodeID"])
+        for machine in machines
+        if machine["Alive"] and (count := int(machine["Resources"].get(resource, 0)))
+        for turn in range(count)
+    ]
+    return [machine for _, machine in sorted(places)]
+
+
+def place(number: int, gpus: float) -> Any:
+    """Where actor ``number`` goes while that machine lives; Ray's own "SPREAD" may put all on one."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    machines = turns(known, "GPU" if gpus else "CPU")
+    return NodeAffinitySchedulingStrategy(machines[number % len(machines)], soft=True) if machines else "SPREAD"
 
 
 class RaySession:

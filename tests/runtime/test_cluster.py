@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fl_sim.runtime.pool import Failure, RayPool, RaySession
+from fl_sim.runtime.pool import Failure, RayPool, RaySession, turns
 from tests.experiments.command import fl_sim
 from tests.experiments.studies import TINY
 
@@ -54,6 +54,16 @@ def test_actors_are_on_all_nodes(cluster: str, tmp_path: Path) -> None:
         pool.drain()
     assert not any(isinstance(result, Failure) for result in found.values()), found
     assert len(set(found.values())) == 2
+
+
+def test_machines_take_turns_by_their_size() -> None:
+    def machine(name: str, cpus: float, *, alive: bool = True) -> dict[str, Any]:
+        return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus} if cpus else {}}
+
+    assert turns([machine("a", 1), machine("b", 1)], "CPU") == ["a", "b"]
+    assert turns([machine("a", 4), machine("b", 2)], "CPU") == ["a", "a", "b", "a", "a", "b"]
+    assert turns([machine("a", 1, alive=False), machine("b", 0), machine("c", 2)], "CPU") == ["c", "c"]
+    assert turns([machine("a", 4)], "GPU") == []
 
 
 @pytest.mark.parametrize(("address", "joined"), [(None, "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
