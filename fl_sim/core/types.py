@@ -45,7 +45,7 @@ class Protocol:
         mode: ``fedsgd``: one gradient of one batch is sent. ``fedavg``: local SGD, and the weights' change is sent.
         learning_rate: Step of the local SGD, and of the server's step in ``fedsgd``.
         local_epochs: Passes over the round's images (``fedavg``).
-        batch_size: Images per gradient; in ``fedsgd`` also the images a client uses in a round.
+        batch_size: Images per gradient; in ``fedsgd`` also what a client uses in a round, or all if it holds fewer.
         momentum: Of the local SGD, fresh each round.
         sampling: ``shuffle``: an epoch's batches divide a shuffle of the images. ``poisson`` (``fedavg``): a step draws
             each image with probability ``batch_size / n`` and divides the sum of gradients by ``batch_size``, however

@@ -65,7 +65,8 @@ class ClientData:
         """The images ``client`` uses in ``round_`` (from 1): indices into ``dataset().train``.
 
         Rounds walk through an epoch, a fresh permutation of what the client holds, ``size`` images at a time; what is
-        left at its end is skipped, so no image comes twice in an epoch. ``size`` ``None``: all it holds, every round.
+        left at its end is skipped, so no image comes twice in an epoch. A client that holds no more than ``size``, or
+        ``size`` ``None``: all it holds, every round.
         """
         held = self.holdings(client)
         return held[positions(len(held), client, round_, size, self.seed)]
@@ -105,11 +106,7 @@ def positions(held: int, client: int, round_: int, size: int | None, seed: int) 
     """Which of the ``held`` images a client uses in a round: see :meth:`ClientData.used`."""
     if size is None:
         return torch.arange(held)
-    if not 1 <= size <= held:
-        raise ConfigError(
-            f"batch_size must be in 1..{held}, the images client {client} holds, got {size}: "
-            f"lower batch_size or clients, raise per_client, or use a more even partition"
-        )
+    size = min(size, held)
     epoch, step = divmod(round_ - 1, held // size)
     order = torch.randperm(held, generator=derive(seed, "order", client, epoch))
     return order[step * size : (step + 1) * size]

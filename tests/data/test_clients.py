@@ -71,10 +71,11 @@ def test_clients_are_capped() -> None:
     assert torch.equal(data.holdings(2), ClientData().holdings(2)[:3])
 
 
-@pytest.mark.parametrize("size", [0, 4])
-def test_a_batch_larger_than_the_holdings_is_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=r"batch_size must be in 1\.\.3, the images client 0 holds"):
-        ClientData(per_client=3).batch(0, 1, size)
+def test_a_client_with_few_images_uses_all_in_every_round() -> None:
+    data = ClientData(partition=Partition(kind="sizes", sizes=(3, 40)), clients=2)
+    assert [len(data.used(0, round_, 8)) for round_ in (1, 2, 3)] == [3, 3, 3]
+    assert torch.equal(data.used(0, 1, 8).sort().values, data.used(0, 2, 8).sort().values)
+    assert len(data.used(1, 1, 8)) == 8
 
 
 @pytest.mark.parametrize("client", [-1, 4])
