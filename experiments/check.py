@@ -132,14 +132,15 @@ def _said(error: FlSimError) -> Sequence[str]:
 
 
 def _fits(cell: Cell, data: ClientData) -> None:
-    """Data, model and sizes go together: every client has a batch, and the model answers it.
+    """Data, model and sizes go together: an attacked update is not of too many images, and the model answers a batch.
 
     Raises:
         ConfigError: They do not.
     """
-    federation, task = cell.study.federation, data.task()
+    federation, adversary, task = cell.study.federation, cell.study.adversary, data.task()
     size = federation.batch_size if federation.mode == "fedsgd" else None
-    most = max(len(data.used(client, 1, size)) for client in range(federation.clients))
+    chosen = adversary.clients if adversary.view == "client" else None
+    most = max(len(data.used(client, 1, size)) for client in chosen or range(federation.clients))
     if cell.study.attacks and most > MOST_IMAGES:
         raise ConfigError(
             f"expected at most {MOST_IMAGES} images in an update that is attacked, got {most}, all to be reconstructed "

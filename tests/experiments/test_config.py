@@ -176,3 +176,9 @@ def test_a_missing_study_is_named_with_the_nearest() -> None:
         config.find("dmo")
     with pytest.raises(ConfigError, match="no file"):
         config.find("nowhere.toml")
+
+
+def test_clients_that_are_not_attacked_may_hold_many_images(study_file: Write) -> None:
+    sizes = ["federation.mode=fedavg", "federation.clients=2", "data.partition={kind='sizes', sizes=[1, 400]}"]
+    check(load(study_file(SMALL), [*sizes, "adversary.clients=[0]"]))
+    assert "got 400" in problems(study_file(SMALL), *sizes, "adversary.clients=[1]")
