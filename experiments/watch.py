@@ -1,6 +1,5 @@
 """What people see while work goes on: a bar a stage on a terminal, a line now and then in a log. Always on stderr."""
 
-import time
 from typing import Protocol
 
 from rich.console import Console
@@ -15,8 +14,10 @@ from rich.progress import (
 )
 
 from experiments.build import Cell
+from experiments.report.units import duration
 
 _EVERY = 5.0  # seconds between two lines where there is no terminal
+_OVER = 600.0  # seconds that an estimate of what is left looks back: attacks end in groups
 
 
 class Watch(Protocol):
@@ -58,7 +59,7 @@ class Bars:
         attacks_done: int = 0,
         judged: int = 0,
     ) -> None:
-        self._console, self._last = console, time.monotonic()
+        self._console, self._last = console, console.get_time()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<9}"),
@@ -68,6 +69,7 @@ class Bars:
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
+            speed_estimate_period=_OVER,
         )
         self._rounds = self._progress.add_task("train", total=rounds, completed=rounds_done, note="")
         self._attacks = self._progress.add_task("attack", total=attacks, completed=attacks_done, note="")
@@ -92,7 +94,10 @@ class Bars:
 
     def _advance(self, bar: TaskID, note: str, step: int = 1) -> None:
         self._progress.update(bar, advance=step, note=note)
-        if not self._console.is_terminal and time.monotonic() - self._last > _EVERY:
-            self._last = time.monotonic()
-            done = ", ".join(f"{t.description} {t.completed:g}/{t.total or 0:g}" for t in self._progress.tasks)
-            self._console.print(f"{done}  {note}", markup=False, highlight=False)
+        if not self._console.is_terminal and self._console.get_time() - self._last > _EVERY:
+            self._last = self._console.get_time()
+            tasks = self._progress.tasks
+            done = ", ".join(f"{t.description} {t.completed:g}/{t.total or 0:g}" for t in tasks)
+            left = max(t.time_remaining or 0.0 for t in tasks)  # they go on side by side
+            about = f", about {duration(left)} left" if left else ""
+            self._console.print(f"{done}{about}  {note}", markup=False, highlight=False)
