@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.runs import records, run_tiny
 from tests.experiments.studies import TINY
-from tests.experiments.test_pipeline import records, run_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -18,7 +18,7 @@ from fl_sim.data.transforms import to_unit
 from fl_sim.runtime.cells import CellStore, Key
 from tests.e2e.parties import PATIENCE, ROOT, Parties, until
 from tests.e2e.tap import Tap
-from tests.experiments.test_pipeline import run_tiny
+from tests.experiments.runs import run_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.filterwarnings("ignore")]
 

@@ -1,49 +1,22 @@
-"""Stages, in this process: what each leaves, what a second run does, and what it refuses."""
+"""Stages, in this process: what each leaves, and what it refuses."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from attacks.analytic.ratio import Ratio
 from experiments import config, pipeline
-from experiments.attack import AttackJob, run_job
 from experiments.config import Study
 from experiments.parts import AttackPart
-from experiments.pipeline import Run
-from experiments.present import present
 from experiments.watch import Silent
-from fl_sim.core.errors import ConfigError, StoreError
-from fl_sim.core.types import Observation, Reconstruction
-from fl_sim.runtime.cells import CellStore, Key
+from fl_sim.core.errors import StoreError
+from fl_sim.core.types import Reconstruction
+from fl_sim.runtime.cells import Key
 from fl_sim.runtime.store import RunStore
-from fl_sim.training.local import State
+from tests.experiments.runs import records, run_tiny
 from tests.experiments.studies import TINY
-
-Records = Mapping[tuple[str, str, int, int], dict[str, Any]]
-
-
-def run_tiny(folder: Path, text: str = TINY) -> Run:
-    path = folder.parent / "tiny.toml"
-    path.write_text(text)
-    with RunStore(folder) as store:
-        pipeline.create(store, config.load(path), config.question(path), "test")
-        run = pipeline.opened(store, "inline", None)
-        run.simulate_and_attack(Silent())
-        run.evaluate(Silent())
-        present(run)
-        return run
-
-
-def records(folder: Path) -> Records:
-    """All but what a clock decides."""
-    found = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    keys = [(r["cell"], r["attack"], r["round"], r["client"]) for r in found]
-    assert len(set(keys)) == len(keys)
-    return {k: {**r, "seconds": None} for k, r in zip(keys, found, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -121,83 +94,6 @@ def test_a_finished_run_does_nothing_again(done: Path, monkeypatch: pytest.Monke
     assert (done / "records.jsonl").read_bytes() == before
 
 
-def test_attacks_go_on_without_reading_what_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "run"
-    run = run_tiny(folder, TINY.replace("[evaluation]", "[runtime]\ntogether = 1\n[evaluation]"))
-    read: list[Key] = []
-    seen = CellStore._seen
-
-    def noted(place: CellStore, key: Key, sent: State) -> Observation:
-        read.append(key)
-        return seen(place, key, sent)
-
-    monkeypatch.setattr(CellStore, "_seen", noted)
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_ray", lambda _: pytest.fail("Ray was started for nothing"))
-        run.attack(Silent())
-    assert read == []
-    (run.store.cell("defense=none").path / "reconstructions" / "ratio" / "r0002-c0001.safetensors").unlink()
-    run.attack(Silent())
-    assert read == [Key(2, 1)]
-    assert run.finished()
-
-
-def test_a_round_counts_once_its_observations_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = CellStore.save_observation
-
-    def full(place: CellStore, seen: Observation) -> None:
-        if (seen.round, seen.client) == (2, 0):
-            raise OSError("disk full")
-        save(place, seen)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CellStore, "save_observation", full)
-        with pytest.raises(OSError, match="disk full"):
-            run_tiny(tmp_path / "run")
-    place = RunStore(tmp_path / "run").cell("defense=none")
-    assert place.observation_keys() == [Key(1, 0), Key(1, 1)]
-    assert place.rounds_done() == 1
-    run_tiny(tmp_path / "run")
-    run_tiny(tmp_path / "whole")
-    assert records(tmp_path / "run") == records(tmp_path / "whole")
-
-
-def test_observations_of_a_round_are_searched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By attacks that can; a round that a crash cut short is left to the simulation that will train it again."""
-    asked: list[tuple[str, list[int]]] = []
-    work = run_job
-
-    def noted(job: AttackJob) -> list[Reconstruction]:
-        asked.append((job.label, [seen.client for seen in job.seen]))
-        return work(job)
-
-    monkeypatch.setattr("experiments.attack.run_job", noted)
-    text = TINY.replace("[evaluation]", "[runtime]\ntogether = 2\n[evaluation]").replace("clients = 2", "clients = 3")
-    run = run_tiny(tmp_path / "run", text)
-    searches = [clients for label, clients in asked if label != "ratio"]
-    assert searches == [[0, 1], [2]] * 4
-    assert [clients for label, clients in asked if label == "ratio"] == [[0], [1], [2]] * 4
-    place = run.store.cell(run.cells[0].folder)
-    label = next(label for label, _ in asked if label != "ratio")
-    first, second = place.result(label, Key(2, 0)), place.result(label, Key(2, 1))
-    (place.path / "reconstructions" / label / "r0002-c0001.safetensors").unlink()
-    asked.clear()
-    with RunStore(tmp_path / "run"):
-        run.attack(Silent())
-    assert asked == [(label, [0, 1])]
-    again = place.result(label, Key(2, 1))
-    assert isinstance(first, Reconstruction)
-    assert isinstance(second, Reconstruction)
-    assert isinstance(again, Reconstruction)
-    assert torch.equal(second.images, again.images)
-    (place.path / "reconstructions" / label / "r0002-c0001.safetensors").unlink()
-    monkeypatch.setattr(type(place), "rounds_done", lambda _: 1)
-    asked.clear()
-    with RunStore(tmp_path / "run"):
-        run.attack(Silent())
-    assert asked == []
-
-
 def test_a_cell_without_attacks_stops_nobody(tmp_path: Path) -> None:
     text = TINY.replace('name = "ratio"', 'name = "ratio"\nonly = ["none"]').replace("30", '30\nonly = ["none"]')
     assert text.count("only") == 2
@@ -239,21 +135,6 @@ def test_another_study_is_refused_by_what_differs(done: Path) -> None:
         pipeline.create(RunStore(done), config.load(other), "", "test")
 
 
-def test_an_attack_can_be_added_to_a_finished_simulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "run"
-    run_tiny(folder)
-    monkeypatch.setattr("experiments.simulate.train", lambda *_: pytest.fail("a finished round was run again"))
-    with RunStore(folder) as store:
-        pipeline.add_attack(store, AttackPart(name="dlg", steps=5))
-        run = pipeline.opened(store, "inline", None)
-        run.attack(Silent())
-        run.evaluate(Silent())
-        assert run.done()[1:] == (24, 0)
-        with pytest.raises(ConfigError, match="another label"):
-            pipeline.add_attack(store, AttackPart(name="dlg", steps=6))
-    assert sum(attack == "dlg" for _, attack, _, _ in records(folder)) == 8
-
-
 def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
     start = tmp_path / "start.npy"
     start.write_bytes(b"one")
@@ -280,23 +161,6 @@ def test_a_failed_job_is_a_record_with_its_reason_and_no_figures(
     assert len(failed) == 8
     assert all("no memory" in r["reason"] and r["psnr"] is None for r in failed)
     assert run.done()[2] == 8
-
-
-def test_failures_that_are_tried_again_replace_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "run"
-
-    def broken(job: AttackJob) -> list[Reconstruction]:
-        raise MemoryError("no memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("experiments.attack.run_job", broken)
-        assert run_tiny(folder).done()[2] == 16
-    for cell in (folder / "cells").iterdir():
-        RunStore(folder).cell(cell.name).forget_failures()
-    assert run_tiny(folder).done()[1:] == (16, 0)
-    records_now = list(RunStore(folder).records())
-    assert len(records_now) == 16
-    assert all(record["outcome"] != "failed" for record in records_now)
 
 
 def test_nothing_is_judged_before_its_controls_are_there(tmp_path: Path) -> None:

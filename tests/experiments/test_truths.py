@@ -14,7 +14,7 @@ from experiments.commands.installed import _defenses
 from experiments.knowledge import trained_on, truth
 from experiments.report.markdown import TRAINED
 from fl_sim.core.stochastic import drawing
-from tests.experiments.test_pipeline import records, run_tiny
+from tests.experiments.runs import records, run_tiny
 
 STUDY = """# Two truths?
 name = "truths"
