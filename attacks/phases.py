@@ -1,6 +1,7 @@
 """What of a generator is searched at a time, and by which solver."""
 
 from abc import ABC, abstractmethod
+from copy import deepcopy
 from math import prod
 from typing import Literal
 
@@ -104,29 +105,36 @@ class Tuning(Phase):
         rows = len(next(iter(state.values())))
         sets = images if self.each == "image" else 1
         trials = rows // images
-        drawn = [self._weights(generator, rng) for _ in range(trials * sets)]
-        weights = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
-        weights = {name: w.view(trials, sets, *w.shape[1:]) for name, w in weights.items()}
+        if not self.fresh:
+            weights = {name: w.expand(trials, sets, *w.shape) for name, w in generator.named_parameters()}
+        else:
+            weights = _drawn(generator, trials, sets, rng)
         return Weights(generator=generator, state=state, images=images, weights=weights)
 
-    def _weights(self, generator: Generator, rng: Draws) -> Tensors:
-        if not self.fresh:
-            return dict(generator.named_parameters())
+
+def _drawn(generator: Generator, trials: int, sets: int, rng: Draws) -> Tensors:
+    """Untrained weights ``(trials, sets, *shape)``; drawn on the CPU, so that they are the same on every device."""
+    blank, drawn = deepcopy(generator).cpu(), list[Tensors]()
+    for _ in range(trials * sets):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-            for module in generator.modules():
+            for module in blank.modules():
                 if isinstance(module, (nn.Linear, nn.Conv2d)):
                     module.reset_parameters()
-        return {name: w.clone() for name, w in generator.named_parameters()}
+        drawn.append({name: w.clone() for name, w in blank.named_parameters()})
+    return {
+        name: torch.stack([one[name] for one in drawn]).view(trials, sets, *w.shape).to(w.device)
+        for name, w in generator.named_parameters()
+    }
 
 
 @part
 class Untrained:
-    """A generator that knows nothing, larger than the images (arXiv 2308.04699 calls it GION; code: CI-Net).
+    """A generator that knows nothing, larger than the images (GION, ICCV 2023; code: CI-Net).
 
     Args:
         latents: Entries of its input, drawn once.
-        width: Of features; 0: doubled from 16 until the weights outnumber four times the pixels of an image.
+        width: Of features; 0: doubled from 16 until the weights outnumber four times the pixels of a batch.
     """
 
     latents: NonNegativeInt = 128

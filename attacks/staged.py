@@ -15,11 +15,14 @@ from attacks.generators import Generator, State, classifier, load
 from attacks.generators.fit import fitted
 from attacks.likelihoods import Likelihood
 from attacks.local import LocalSteps, OneStep, Unrolled
-from attacks.memory import halved
+from attacks.memory import check_fits, halved
 from attacks.objective import Matching, Terms
 from attacks.phases import Phase, Untrained
 from attacks.priors import Prior
 from attacks.problem import Problem, alike
+from attacks.solvers import Solution, Solver
+from attacks.variables import Point
+from attacks.variables.generated import Generated
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
@@ -42,7 +45,7 @@ class StagedSearch(Attack):
         likelihood: Cost of the guess's gradient; chains and phases are compared by it alone.
         priors: Costs of the guess's images; summed.
         generator: The path of a file, or an untrained network.
-        phases: What is searched, and how; in the order of the generator's stages.
+        phases: What is searched, and how; in the order of the generator's stages. Solvers' seconds are each chain's.
         restarts: Chains with latents of their own, each through all phases.
         keep: The ``best`` image of all phases, or that of the ``last``; always of the chain in which it scores best.
         coarse: Phases of a search before, from the same latents, if any: what it finds decides which classes the
@@ -168,20 +171,42 @@ class StagedSearch(Attack):
     ) -> tuple[list[Found], State, int]:
         """What each chain finds, where it is then, and the steps taken. To the solver a chain is an observation."""
         chains = [problem for problem in problems for _ in range(self.restarts)]
-        images, crowd = problems[0].seen.update.num_examples, phase.solver.trials
-        variables = phase.over(generator, state, images, rng)
-        many = variables.only(torch.arange(len(chains)).repeat_interleave(crowd)) if crowd > 1 else variables
-        searched = self.local.over(many)
-        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=searched, compared="likelihood")
-        matching = Matching(terms, chains, crowd, whole=False)
-        start = searched.start(chains[0], len(chains) * crowd, rng)
-        solutions = phase.solver.solve_all(matching, matching.project(start), len(chains))
-        names = many.start(chains[0], len(chains) * crowd, rng)
+        variables = phase.over(generator, state, problems[0].seen.update.num_examples, rng)
+        solve = partial(self._solved, solver=phase.solver, variables=variables, chains=chains)
+        solutions = halved(solve, range(len(chains)), ())
+        names = variables.start(chains[0], len(chains), rng)
         point = {name: torch.cat([one.point[name] for one in solutions]) for name in names}
         with torch.no_grad():
             pictures = variables.decode(point, Problem.joined(chains, 1)).images
         found = [Found(one.score, picture, one.outcome) for one, picture in zip(solutions, pictures, strict=True)]
         return found, variables.reached(point), max(one.iterations for one in solutions)
+
+    def _solved(
+        self,
+        places: Sequence[int],
+        _: Sequence[Draws],
+        *,
+        solver: Solver,
+        variables: Generated,
+        chains: Sequence[Problem],
+    ) -> list[Solution]:
+        """What the solver finds in some of the chains, by place."""
+        if len(places) > 1:
+            one, start = self._begun(places[:1], solver.trials, variables, chains)
+            first = {name: v.detach().requires_grad_() for name, v in start.items()}
+            check_fits(partial(one, first, 1.0), len(places), chains[0].device)
+        matching, start = self._begun(places, solver.trials, variables, chains)
+        return solver.solve_all(matching, matching.project(start), len(places))
+
+    def _begun(
+        self, places: Sequence[int], crowd: int, variables: Generated, chains: Sequence[Problem]
+    ) -> tuple[Matching, Point]:
+        """The objective of some of the chains, each with ``crowd`` trials, and where they start."""
+        if crowd > 1 or len(places) < len(chains):
+            variables = variables.only(torch.tensor(places).repeat_interleave(crowd))
+        own, searched = [chains[place] for place in places], self.local.over(variables)
+        terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=searched, compared="likelihood")
+        return Matching(terms, own, crowd, whole=False), searched.start(own[0], len(own) * crowd, Draws())
 
     def _answer(self, problem: Problem, tracks: Sequence[Sequence[Found]], budget: Budget) -> Reconstruction:
         best = chosen(tracks, self.keep)

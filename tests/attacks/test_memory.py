@@ -9,6 +9,7 @@ import torch
 
 from attacks import ATTACKS, memory
 from attacks.posterior import PosteriorSearch
+from attacks.staged import StagedSearch
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation
 from tests.attacks.test_together import net, observations
@@ -39,6 +40,37 @@ def test_as_many_are_searched_together_as_fit(fitting: int, sizes: list[int], mo
     found = attack.batched(seen, model, [derive(one.client) for one in seen])
     assert tried == sizes
     assert all((a.images - b.images).abs().max() < 1e-3 for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes"),
+    [("gifd", {"stages": 1, "steps": 2}, [4, 2, 2] * 2), ("gias", {"latent_steps": 2, "steps": 2}, [4, 2, 2] * 2)],
+)
+def test_of_one_observations_chains_as_many_go_together_as_fit(
+    name: str, options: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tried = net("mlp"), list[int]()
+    seen, attack = observations(model)[0], ATTACKS[name](generator="digits", restarts=4, **options)
+    expected = attack(seen, model, derive(0))
+    solved = StagedSearch._solved
+
+    def counted(self: StagedSearch, places: Sequence[int], *args: Any, **options: Any) -> Any:
+        tried.append(len(places))
+        return solved(self, places, *args, **options)
+
+    monkeypatch.setattr(StagedSearch, "_solved", counted)
+    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
+    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * 2)
+    found = attack(seen, model, derive(0))
+    assert tried == sizes
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert (found.images - expected.images).abs().max() < 1e-3
+
+
+def test_a_gpu_has_what_is_free_and_what_is_only_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"memory_reserved": 30, "memory_allocated": 10, "mem_get_info": (100, 500)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert memory.free("cuda") == 120
 
 
 def test_a_container_has_what_its_group_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
