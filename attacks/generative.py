@@ -41,6 +41,7 @@ def gifd(
     steps: int = 1000,
     step_size: float = 0.1,
     radii: Sequence[float] | None = None,
+    drawn: Sequence[float] | None = None,
     share: float = 0.1,
     match: Matched = "cosine",
     tv: float = 1e-4,
@@ -57,9 +58,11 @@ def gifd(
 
     ``stages``: how many features are searched after the latent; all where it is not given. ``steps`` are of each.
     ``radii``: of the balls, one a stage, in units of the features; else ``share`` of the mean l1 norm that the
-    generator's own draws have there; ``share = 0``: no balls. ``penalty`` weighs the latent's own ``-log p``. Returned
-    is the image of that stage and restart whose gradient comes nearest, regularisers apart. Presets of the paper:
-    BigGAN ``stages = 9, radii = 2000, 2500, … 6000``.
+    generator's own draws have there; ``share = 0``: no balls. ``drawn``, beside ``radii``: of the balls around what was
+    drawn (latents, styles, each noise map), one for the first phase and one a stage; else these are free. ``penalty``
+    weighs the latent's own ``-log p``. Returned is the image of that stage and restart whose gradient comes nearest,
+    regularisers apart. ``seconds`` are of all of an observation's restarts. Presets of the paper: BigGAN ``stages = 9,
+    radii = 2000, 2500, … 6000``; StyleGAN2 ``stages = 4, radii = 2000, 3000, … 5000, drawn = 1000, 2000, … 5000``.
 
     ``condition = "mapped"``: the generator is told not the label but the class that its own classifier sees in what a
     search of ``coarse`` steps a stage found, from the same latents: for clients whose classes or images are not the
@@ -69,15 +72,15 @@ def gifd(
     stage ends at the best of its last eighth of iterates, not at the last.
     """
     depth = load(generator).depth if stages is None else stages + 1
-    balls = [None, *_balls(depth - 1, radii, share)]
-    whole = depth * (steps + coarse * (condition == "mapped"))
+    balls = _balls(depth, radii, drawn, share)
+    whole = depth * (steps + coarse * (condition == "mapped")) * restarts
 
     def phases(each: int) -> tuple[Phase, ...]:
         limit = seconds and seconds * each / whole
         solver = Adam(steps=each, step_size=step_size, schedule="ramp", seconds=limit)
         return tuple(
-            Within(solver=solver, place=place, feature=ball, relative=radii is None, penalty=0.0 if place else penalty)
-            for place, ball in enumerate(balls)
+            Within(solver=solver, place=i, **radii_of, relative=radii is None, penalty=0.0 if i else penalty)
+            for i, radii_of in enumerate(balls)
         )
 
     before = phases(coarse) if condition == "mapped" else ()
@@ -119,9 +122,10 @@ def ggl(
     """GGL: the latent by CMA-ES, without derivatives. arXiv 2203.15696.
 
     Each of ``steps`` generations costs ``population`` gradients, first-order ones. Latents stay in ``[-bound, bound]``;
-    the authors' code squashes them by tanh. ``match = "l2"`` is relative to the observed gradient.
+    the authors' code squashes them by tanh. ``match = "l2"`` is relative to the observed gradient. ``penalty`` weighs
+    ``-log p`` of the latents under N(0, I), where the authors have a divergence of their mean and variance.
     """
-    solver = CmaEs(steps=steps, trials=population, bound=bound, seconds=seconds)
+    solver = CmaEs(steps=steps, trials=population, bound=bound, seconds=seconds and seconds / restarts)
     phases = (Within(solver=solver, penalty=penalty),)
     return _staged(generator, match, phases, tv=0.0, image_l2=0.0, restarts=restarts, keep="best", local=local)
 
@@ -143,7 +147,7 @@ def gias(
 
     Of the authors' code the weights' step size for 32x32 images; restarts differ from the first latent on.
     """
-    half = seconds and seconds / 2
+    half = seconds and seconds / (2 * restarts)
     phases = (
         Within(solver=Adam(steps=latent_steps, step_size=latent_step_size, schedule="steps", seconds=half)),
         Tuning(solver=Adam(steps=steps, step_size=step_size, schedule="steps", seconds=half)),
@@ -169,7 +173,7 @@ def gion(
     once. ``width`` 0: doubled until the weights outnumber four times the pixels of a batch. Differs from the authors'
     code in the network, which is ours, in that models keep their ReLUs, and in that no truth says when to stop.
     """
-    solver = Adam(steps=steps, step_size=step_size, signed=True, seconds=seconds)
+    solver = Adam(steps=steps, step_size=step_size, signed=True, seconds=seconds and seconds / restarts)
     phases = (Tuning(solver=solver, each="trial", fresh=True),)
     untrained = Untrained(latents=latents, width=width)
     return _staged(untrained, match, phases, tv=tv, image_l2=0.0, restarts=restarts, keep="best", local=local)
@@ -201,10 +205,17 @@ def _staged(
     return KnowsDefense(search=search) if match == "defense" else search
 
 
-def _balls(stages: int, radii: Sequence[float] | None, share: float) -> list[float | None]:
-    """Radii of the balls around features, one a stage."""
-    if radii is not None:
-        if len(radii) != stages:
-            raise ConfigError(f"radii: expected one for each of {stages} stages, got {len(radii)}")
-        return list(radii)
-    return [share or None] * stages
+def _balls(
+    phases: int, radii: Sequence[float] | None, drawn: Sequence[float] | None, share: float
+) -> list[dict[str, float | None]]:
+    """Radii of the balls around features and around what was drawn, one of each a phase."""
+    features = [share or None] * (phases - 1) if radii is None else list(radii)
+    if len(features) != phases - 1:
+        raise ConfigError(f"radii: expected one for each of {phases - 1} stages, got {len(features)}")
+    others = [None] * phases if drawn is None else list(drawn)
+    if len(others) != phases or (drawn is not None and radii is None):
+        raise ConfigError(
+            f"drawn: expected one for each of {phases} phases, in the units of radii, got {len(others)} with "
+            f"radii = {radii}: give both, or neither"
+        )
+    return [{"feature": ball, "drawn": other} for ball, other in zip([None, *features], others, strict=True)]

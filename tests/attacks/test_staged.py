@@ -63,12 +63,24 @@ def test_the_best_restart_and_the_best_stage_are_returned_not_the_last() -> None
     assert chosen([[found(torch.nan), found(2.0, 0.4)]], "best").images.max() == pytest.approx(0.4)
 
 
-def test_what_is_returned_scores_as_it_says_and_no_restart_better(net: nn.Module) -> None:
-    """Its loss is the angle of its own gradient, regularisers apart; more restarts do not make it worse."""
+def test_what_is_returned_is_the_best_of_all_chains_and_scores_as_it_says(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is the angle of its own gradient, regularisers apart; the chain that found it is not the last."""
+    found, chains = list[Found](), StagedSearch._chains
+
+    def best_first(*args: Any) -> Any:
+        (tracks,), steps = chains(*args)
+        found.extend(one for track in tracks for one in track)
+        return [sorted(tracks, key=lambda track: min(one.score for one in track))], steps
+
+    monkeypatch.setattr(StagedSearch, "_chains", best_first)
     batch = made(2)
-    search = attack("gifd", tv=0.1, restarts=3)
-    assert isinstance(search, StagedSearch)
-    guess = search(watched(net, batch), net, derive(0))
+    guess = attack("gifd", tv=0.1, stages=2, restarts=3)(watched(net, batch), net, derive(0))
+    best = min(found, key=lambda one: one.score)
+    assert len(found) == 3 * 3
+    assert guess.loss == best.score
+    assert torch.equal(guess.images, best.images)
     again = observe(net, Batch(guess.images, batch.labels)).update.delta
     target = observe(net, batch).update.delta
     assert guess.loss == pytest.approx(1 - cosine(again, target), abs=1e-4)
@@ -115,11 +127,12 @@ def test_each_image_has_weights_of_its_own(net: nn.Module) -> None:
 
 def test_untrained_weights_differ_from_trial_to_trial() -> None:
     network = Untrained(latents=4, width=16).build((1, 8, 8), 1)
-    start = network.start(2, torch.zeros(2, 0), derive(0))
+    start, before = network.start(2, torch.zeros(2, 0), derive(0)), network.first.weight.clone()
     weights = Tuning(solver=Adam(steps=1), each="trial", fresh=True).over(network, start, 1, derive(0))
     drawn = weights.start(None, 2, derive(0))["first.weight"]  # type: ignore[arg-type]
     assert drawn.shape[:2] == (2, 1)
     assert not torch.allclose(drawn[0], drawn[1])
+    assert torch.equal(network.first.weight, before), "the network itself stays"
 
 
 def test_an_untrained_network_outnumbers_the_pixels() -> None:
@@ -172,9 +185,46 @@ def test_its_likelihood_is_that_of_bayes_with_the_same_estimates(stack: tuple[De
     assert guess.loss == pytest.approx(cost(DefenseDensity(), clean, problem).item(), rel=1e-4)
 
 
+def test_published_radii_are_those_of_the_balls(net: nn.Module) -> None:
+    """Around features, and around what was drawn, as of StyleGAN2; in their own units."""
+    search = attack("gifd", stages=1, radii=[5.0], drawn=[1.0, 2.0])
+    assert isinstance(search, StagedSearch)
+    first, second = search.phases
+    assert isinstance(first, Within)
+    assert isinstance(second, Within)
+    assert [(one.feature, one.drawn, one.relative) for one in (first, second)] == [(None, 1, False), (5, 2, False)]
+    start = DIGITS.start(1, one_hot(torch.tensor([1]), 10).float(), derive(1))
+    variables = first.over(DIGITS, start, 1, derive(0))
+    far = {"latent": start["latent"][None] + 3}
+    moved = variables.project(far, Problem.of(watched(net, made(1)), net, derive(0), "cpu"))["latent"] - start["latent"]
+    assert moved.abs().sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gifd", {"stages": 2}),
+        ("gifd", {"stages": 2, "condition": "mapped", "coarse": 10}),
+        ("gias", {}),
+        ("ggl", {}),
+        ("gion", {}),
+    ],
+)
+def test_seconds_are_of_all_restarts_and_phases(name: str, options: dict[str, Any]) -> None:
+    """To a solver each restart is an observation, with seconds of its own."""
+    source = {} if name == "gion" else {"generator": "digits"}
+    search: Any = ATTACKS[name](**source, **options, restarts=4, seconds=12.0)
+    assert 4 * sum(phase.solver.seconds for phase in (*search.coarse, *search.phases)) == pytest.approx(12)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"stages": 9}, "stages below"), ({"stages": 2, "radii": [1.0]}, "one for each of 2 stages")],
+    [
+        ({"stages": 9}, "stages below"),
+        ({"stages": 2, "radii": [1.0]}, "one for each of 2 stages"),
+        ({"stages": 1, "drawn": [1.0, 1.0]}, "give both"),
+        ({"stages": 1, "drawn": [1.0], "radii": [1.0]}, "one for each of 2 phases"),
+    ],
 )
 def test_what_cannot_be_is_refused(net: nn.Module, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
