@@ -89,7 +89,7 @@ class Matching:
         )  # (T, k, N, C, H, W)
         self._each = trials * (len(offsets[0]) if offsets else 1)
         self._read = Problem.joined(problems, trials)
-        self._all = Problem.joined(problems, self._each)
+        self._all = Problem.joined(problems, self._each) if offsets else self._read
         self._misfits = [(own, terms.likelihood.bind(problem)) for own, problem in self._parts(terms.likelihood.joins)]
         self._priors = [(prior, self._parts(prior.joins)) for prior in terms.priors]
         self._step: Step | None = None

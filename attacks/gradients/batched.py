@@ -47,13 +47,14 @@ class Batched:
         self._tape.clear()
         noise = {name: z.flatten(0, 1) for name, z in guess.noise.items()}
         images = guess.images.flatten(0, 1)
+        differentiable = any(t.requires_grad for t in (images, guess.labels, *noise.values()))
         images = images if images.requires_grad else images.detach().requires_grad_()
         with charged(self._network) as prices:
             logits: Tensor = functional_call(self._network, noise, (images,))
         entropy = cross_entropy(logits, guess.labels.flatten(0, 1), reduction="sum")
         loss = sum((price.sum() for price in prices), entropy) / each
         outs = [run.out for run in self._tape]
-        backs = torch.autograd.grad(loss, outs, create_graph=True)
+        backs = torch.autograd.grad(loss, outs, create_graph=differentiable)
         told = {
             name: gradient
             for run, back in zip(self._tape, backs, strict=True)

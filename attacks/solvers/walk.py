@@ -46,7 +46,7 @@ class Walk:
 
     def look(self, progress: float = 1.0) -> Cost:
         """The cost where it stands, without a derivative; by default where the search has ended."""
-        cost = self._objectives(self.point, progress)
+        cost = self._objectives({name: v.detach() for name, v in self.point.items()}, progress)
         self.best.offer(self.point, cost.score)
         return cost
 

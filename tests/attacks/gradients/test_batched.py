@@ -86,6 +86,16 @@ def test_soft_labels_and_single_examples() -> None:
         assert largest(flat(dense(batched(guess))), flat(looped(guess))) < 1e-9
 
 
+def test_what_is_not_differentiated_keeps_nothing_and_is_the_same() -> None:
+    model = models.build("cnn", TASK, 3).eval()
+    batched, guess = Batched.of(model, state_of(model)), guess_of(TASK, model, dtype=torch.float32)
+    assert batched is not None
+    live, still = dense(batched(guess)), dense(batched(guess._replace(images=guess.images.detach())))
+    assert all(torch.equal(live[name], still[name]) for name in live)
+    assert all(g.requires_grad for g in live.values())
+    assert not any(g.requires_grad for g in still.values())
+
+
 def test_trials_do_not_meet() -> None:
     model = models.build("convnet", TASK, 3, width=8).eval()
     batched = Batched.of(model, state_of(model))
