@@ -91,6 +91,14 @@ def test_adams_step_shrinks_at_three_five_and_seven_eighths(step: int, share: fl
     assert Adam(steps=1000, step_size=0.2, schedule="steps").rate(step) == pytest.approx(0.2 * share)
 
 
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0), (10, 0.02), (50, 0.1), (250, 0.1), (500, 0.075), (750, 0.025), (990, 4.4e-5)]
+)
+def test_adams_ramp_is_gifds(step: int, rate: float) -> None:
+    """As in the authors' code (at ff243fe)."""
+    assert Adam(steps=1000, step_size=0.1, schedule="ramp").rate(step) == pytest.approx(rate, rel=0.01)
+
+
 def test_adams_other_schedules() -> None:
     assert Adam(steps=10, step_size=0.2).rate(9) == 0.2
     assert Adam(steps=10, step_size=0.2, schedule="exponential", decay=0.5).rate(3) == pytest.approx(0.025)
