@@ -53,6 +53,15 @@ def observed(name: str, targets: int) -> tuple[torch.nn.Module, list[Observation
     return model, seen
 
 
+def ways(folder: Path) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
+    """How steps are taken, by name; programs are kept in ``folder``."""
+    return {
+        "looped": lambda: patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state)),
+        "together": nullcontext,
+        "compiled": lambda: compiling(folder),
+    }
+
+
 def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> dict[str, Any]:
     """Milliseconds a step of one target, medians, and how far apart the ways' results are."""
     model, seen = observed(name, targets)
@@ -69,13 +78,8 @@ def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> d
         return (time.perf_counter() - began) * 1000 / len(own)
 
     with tempfile.TemporaryDirectory() as folder:
-        ways: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
-            "looped": lambda: patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state)),
-            "together": nullcontext,
-            "compiled": lambda: compiling(Path(folder)),
-        }
         for turn in range(repeats + 1):
-            for way, inside in ways.items():
+            for way, inside in ways(Path(folder)).items():
                 with inside():
                     short, long = run(way, steps), run(way, 3 * steps)
                 if turn:  # the first one warms up

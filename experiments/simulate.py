@@ -86,9 +86,7 @@ class Simulation:
 
     def _federate(self, grid: Grid, cell: Cell, job: ClientJob, nodes: Mapping[int, int], write: Writer) -> None:
         """Train one cell, from its last checkpoint if there is one."""
-        federation, place = cell.study.federation, self.store.cell(cell.folder)
-        cohort = federation.cohort or federation.clients
-        inner = build_strategy(federation.strategy, cohort, federation.strategy_options, cell.study.seed)
+        inner, place = _strategy(cell), self.store.cell(cell.folder)
         done, state, memory = place.checkpoint() or (0, state_of(job.model()), {})
         recall(inner, memory)
         data = cell.data(self.data_dir)
@@ -110,10 +108,9 @@ class Simulation:
             write(partial(place.save_checkpoint, finished.number, finished.state, memory_of(inner)))
             write.mark()
 
-        schedule = _schedule(cell, done)
-        members = {node: client for node, client in nodes.items() if client < federation.clients}
+        members = {node: client for node, client in nodes.items() if client < cell.study.federation.clients}
         spy = self._intercept(cell, job, inner, members, see)
-        train(grid, spy, state, members, schedule, on_round)
+        train(grid, spy, state, members, _schedule(cell, done), on_round)
 
     def _intercept(
         self, cell: Cell, job: ClientJob, inner: Strategy, clients: Mapping[int, int], sink: Sink
@@ -128,6 +125,12 @@ class Simulation:
             view=adversary.view,
             clients=clients,
         )
+
+
+def _strategy(cell: Cell) -> Strategy:
+    federation = cell.study.federation
+    cohort = federation.cohort or federation.clients
+    return build_strategy(federation.strategy, cohort, federation.strategy_options, cell.study.seed)
 
 
 def _schedule(cell: Cell, done: int) -> Schedule:

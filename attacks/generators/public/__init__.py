@@ -123,11 +123,15 @@ def convert(
             raise ConfigError(f"--codes: expected a StyleGAN2, got the kind {kind}: leave it out")
         made = with_codes(made, generator, codes)
         generator = _checked(made, f"{place} as {kind}")
-    about = About(
+    return generator, _about(made, kind, place, data or public.data), made.tensors
+
+
+def _about(made: Converted, kind: str, place: Path, data: str) -> About:
+    return About(
         architecture=made.architecture,
         options=made.options,
-        data=data or public.data,
-        origin=public.source,
+        data=data,
+        origin=PUBLIC[kind].source,
         figures={},
         made={
             "file": place.name,
@@ -136,7 +140,6 @@ def convert(
             "versions": {name: version(name) for name in ("fl-sim", "torch")},
         },
     )
-    return generator, about, made.tensors
 
 
 def _checked(made: Converted, what: str) -> Generator:
