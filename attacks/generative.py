@@ -209,10 +209,10 @@ def _balls(
     phases: int, radii: Sequence[float] | None, drawn: Sequence[float] | None, share: float
 ) -> list[dict[str, float | None]]:
     """Radii of the balls around features and around what was drawn, one of each a phase."""
-    features = [share or None] * (phases - 1) if radii is None else list(radii)
+    features: list[float | None] = [share or None] * (phases - 1) if radii is None else list(radii)
     if len(features) != phases - 1:
         raise ConfigError(f"radii: expected one for each of {phases - 1} stages, got {len(features)}")
-    others = [None] * phases if drawn is None else list(drawn)
+    others: list[float | None] = [None] * phases if drawn is None else list(drawn)
     if len(others) != phases or (drawn is not None and radii is None):
         raise ConfigError(
             f"drawn: expected one for each of {phases} phases, in the units of radii, got {len(others)} with "

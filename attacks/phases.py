@@ -105,10 +105,10 @@ class Tuning(Phase):
         rows = len(next(iter(state.values())))
         sets = images if self.each == "image" else 1
         trials = rows // images
-        if not self.fresh:
-            weights = {name: w.expand(trials, sets, *w.shape) for name, w in generator.named_parameters()}
-        else:
+        if self.fresh:
             weights = _drawn(generator, trials, sets, rng)
+        else:
+            weights = {name: w.expand(trials, sets, *w.shape) for name, w in generator.named_parameters()}
         return Weights(generator=generator, state=state, images=images, weights=weights)
 
 

@@ -127,12 +127,12 @@ def test_each_image_has_weights_of_its_own(net: nn.Module) -> None:
 
 def test_untrained_weights_differ_from_trial_to_trial() -> None:
     network = Untrained(latents=4, width=16).build((1, 8, 8), 1)
-    start, before = network.start(2, torch.zeros(2, 0), derive(0)), network.first.weight.clone()
+    start, before = network.start(2, torch.zeros(2, 0), derive(0)), network.get_parameter("first.weight").clone()
     weights = Tuning(solver=Adam(steps=1), each="trial", fresh=True).over(network, start, 1, derive(0))
     drawn = weights.start(None, 2, derive(0))["first.weight"]  # type: ignore[arg-type]
     assert drawn.shape[:2] == (2, 1)
     assert not torch.allclose(drawn[0], drawn[1])
-    assert torch.equal(network.first.weight, before), "the network itself stays"
+    assert torch.equal(network.get_parameter("first.weight"), before), "the network itself stays"
 
 
 def test_an_untrained_network_outnumbers_the_pixels() -> None:
