@@ -55,11 +55,12 @@ class Batched:
         loss = sum((price.sum() for price in prices), entropy) / each
         outs = [run.out for run in self._tape]
         backs = torch.autograd.grad(loss, outs, create_graph=differentiable)
-        told = {
-            name: gradient
-            for run, back in zip(self._tape, backs, strict=True)
-            for name, gradient in run.tell(back, trials)
-        }
+        with torch.set_grad_enabled(differentiable):
+            told = {
+                name: gradient
+                for run, back in zip(self._tape, backs, strict=True)
+                for name, gradient in run.tell(back, trials)
+            }
         self._tape.clear()
         return {name: told[name] for name in self._order}
 
