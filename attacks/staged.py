@@ -21,7 +21,7 @@ from attacks.phases import Phase, Untrained
 from attacks.priors import Prior
 from attacks.problem import Problem, alike
 from attacks.solvers import Solution, Solver
-from attacks.variables import Point
+from attacks.variables import Point, Variables
 from attacks.variables.generated import Generated
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
@@ -202,9 +202,10 @@ class StagedSearch(Attack):
         self, places: Sequence[int], crowd: int, variables: Generated, chains: Sequence[Problem]
     ) -> tuple[Matching, Point]:
         """The objective of some of the chains, each with ``crowd`` trials, and where they start."""
+        some: Variables = variables
         if crowd > 1 or len(places) < len(chains):
-            variables = variables.only(torch.tensor(places).repeat_interleave(crowd))
-        own, searched = [chains[place] for place in places], self.local.over(variables)
+            some = variables.only(torch.tensor(places).repeat_interleave(crowd))
+        own, searched = [chains[place] for place in places], self.local.over(some)
         terms = Terms(likelihood=self.likelihood, priors=self.priors, variables=searched, compared="likelihood")
         return Matching(terms, own, crowd, whole=False), searched.start(own[0], len(own) * crowd, Draws())
 
