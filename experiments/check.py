@@ -109,6 +109,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: mixable(cell, data_dir),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
+        cell.predictors,
         *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
         *(lambda part=part: refuse_overlap(cell, part, data_dir) for part in study.attacks),
     ]
