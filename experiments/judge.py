@@ -54,6 +54,11 @@ class Judge:
     def keys(self) -> list[Key]:
         return self.place.observation_keys()
 
+    def rounds(self, attack: str, key: Key) -> list[int]:
+        """Whose observations of this client the attack was given."""
+        joint = any(part.joint for part in self.cell.study.attacks if part.key() == attack)
+        return [*(one.round for one in self.place.earlier(key) if joint), key.round]
+
     def members(self, key: Key) -> tuple[int, ...]:
         return self.place.members(key)
 

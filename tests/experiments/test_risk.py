@@ -7,7 +7,9 @@ import pytest
 from experiments import config
 from experiments.check import check
 from experiments.judge import Judge
+from experiments.risk import Exposure
 from fl_sim.core.errors import ConfigError
+from fl_sim.runtime.cells import Key
 from tests.experiments.studies import TINY
 from tests.experiments.test_pipeline import records, run_tiny
 
@@ -16,9 +18,14 @@ STUDY = TINY.replace("rounds = 2", "rounds = 1\nbatch_size = 2").replace("lpips 
 
 
 def test_each_record_stands_beside_its_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, asked = tmp_path / "run", list[object]()
+    folder, asked = tmp_path / "run", list[Key]()
     exposure = Judge.exposure
-    monkeypatch.setattr(Judge, "exposure", lambda judge, key: (asked.append(key), exposure(judge, key))[1])
+
+    def counted(judge: Judge, key: Key) -> Exposure:
+        asked.append(key)
+        return exposure(judge, key)
+
+    monkeypatch.setattr(Judge, "exposure", counted)
     run_tiny(folder, STUDY)
     found = records(folder)
     assert len(asked) == len(found) / 2  # once for both attacks

@@ -56,8 +56,8 @@ def test_the_posterior_is_the_dense_one_of_each_image(exposure: Exposure) -> Non
     """With many probes; their vectors are random."""
     dense = jacobian(exposure)
     covariance = (dense.T @ dense / 0.05**2 + torch.eye(128)).inverse()
-    found = LinearisedPosterior(probes=40)(exposure)
-    assert torch.allclose(found.double(), by_image(covariance.diagonal()), atol=0.1)
+    found = LinearisedPosterior(probes=16)(exposure)
+    assert torch.allclose(found.double(), by_image(covariance.diagonal()), atol=0.3)
 
 
 def test_each_record_of_a_batch_has_its_own_signal(exposure: Exposure, model: nn.Module) -> None:
