@@ -29,13 +29,13 @@ def test_each_record_stands_beside_its_predictions(tmp_path: Path, monkeypatch: 
     run_tiny(folder, STUDY)
     found = records(folder)
     assert len(asked) == len(found) / 2  # once for both attacks
-    for (cell, attack, *key), record in found.items():
+    for (cell, attack, number, client), record in found.items():
         if cell == "defense=none":
             assert record["predicted"] == {"k15": None, "i2f": None, "snr": None}
             assert record["notes"]["i2f"] == "the update was sent as it is"
         else:
             assert [len(values) for values in record["predicted"].values()] == [2, 2, 2]
-            assert record["predicted"] == found[cell, "ratio", *key]["predicted"], attack
+            assert record["predicted"] == found[cell, "ratio", number, client]["predicted"], attack
     assert 'id="predicted"' in (folder / "report.html").read_text()
 
 

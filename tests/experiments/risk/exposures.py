@@ -33,8 +33,8 @@ def exposed(
     drawn: Tensors | None = None,
 ) -> Exposure:
     """Defended by those of ``defenses`` that work on updates; ``drawn`` of what these drew is granted."""
+    protocol = protocol or Protocol(batch_size=len(batch.labels))
     seen = observe(model, batch, protocol)
-    assert seen.protocol is not None
     for defense in defenses:
         if isinstance(defense, Defense):
             seen = replace(seen, update=defense.protect(seen.update, derive(0, "noise")).update)
@@ -42,7 +42,7 @@ def exposed(
     return Exposure(
         seen=seen,
         batch=batch,
-        clean=Signal(model, seen.protocol, start=start, order=(0, "order")),
+        clean=Signal(model, protocol, start=start, order=(0, "order")),
         defenses=defenses,
         prior=Covariance.independent(64),
         drawn=drawn or {},

@@ -18,6 +18,7 @@ from experiments.risk import (
     SignalToNoise,
 )
 from experiments.risk.base import decibels, predictions
+from fl_sim.core.contracts import AnyDefense
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.types import Protocol
 from tests.conftest import TASK
@@ -92,18 +93,17 @@ def test_what_comes_before_the_noise_is_linearised_too(model: nn.Module) -> None
 @pytest.mark.parametrize(
     ("stack", "silent", "reason"),
     [
-        ([], set(ALL), "sent as it is|no noise"),
-        (["topk"], {"k15", "snr"}, "no noise|no density|before noise"),
-        (["soteria"], {"k15", "snr", "i2f", "i2f_bound"}, "no density is known|sent as it is"),
-        (["ats"], set(ALL), "data defense"),
+        ((), set(ALL), "sent as it is|no noise"),
+        ((named("topk", keep=0.1),), {"k15", "snr"}, "no noise"),
+        ((named("soteria", rate=0.5),), set(ALL), "no density is known|sent as it is"),  # not applied here
+        ((named("ats"),), set(ALL), "data defense"),
     ],
     ids=["none", "topk", "soteria", "ats"],
 )
 def test_those_that_cannot_say_anything_say_why(
-    model: nn.Module, stack: list[str], silent: set[str], reason: str
+    model: nn.Module, stack: tuple[AnyDefense, ...], silent: set[str], reason: str
 ) -> None:
-    made = [named(name, **({"keep": 0.1} if name == "topk" else {})) for name in stack]
-    told, reasons = predictions(ALL, exposed(model, images(1), *made))
+    told, reasons = predictions(ALL, exposed(model, images(1), *stack))
     assert {name for name, values in told.items() if values is None} == set(reasons) == silent
     assert all(any(part in text for part in reason.split("|")) for text in reasons.values()), reasons
 
