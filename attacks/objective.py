@@ -70,6 +70,8 @@ class Matching:
         offsets: Of each observation's ball, if the terms have one.
         whole: Whether it may be compiled where that is enabled: not for what is left of a search.
 
+    Of problems with earlier rounds it is the sum of all rounds' likelihoods: independent noise on the same images.
+
     What compares a trial with its own observation only (a likelihood, a prior that ``joins``) is computed for all at
     once, anything else for one observation after the other.
     """
@@ -92,8 +94,12 @@ class Matching:
         self._all = Problem.joined(problems, self._each) if offsets else self._read
         self._misfits = [(own, terms.likelihood.bind(problem)) for own, problem in self._parts(terms.likelihood.joins)]
         self._priors = [(prior, self._parts(prior.joins)) for prior in terms.priors]
+        self._earlier = [
+            Matching(terms, those, trials, offsets, whole=False)
+            for those in zip(*(problem.earlier for problem in problems), strict=True)
+        ]
         self._step: Step | None = None
-        self._whole = whole
+        self._whole = whole and not self._earlier
 
     def __call__(self, point: Point, progress: float) -> Cost:
         return self._cost(point, self._terms.annealing(progress))
@@ -151,7 +157,7 @@ class Matching:
             if misfit.of not in trees:
                 trees[misfit.of] = _GRADIENTS[misfit.of](self._all, guess)
             costs.append(misfit.cost(of_trials(trees[misfit.of], own)))
-        return _joined(costs)
+        return sum((other._likelihood(guess) for other in self._earlier), _joined(costs))
 
     def _prior(self, guess: Guess) -> Tensor:
         costs = [

@@ -41,6 +41,8 @@ class PosteriorSearch(Attack):
     Returns what the solver kept, by its own objective, which never sees the truth.
     """
 
+    joins_rounds: ClassVar[bool] = True
+
     likelihood: Likelihood
     priors: tuple[Prior, ...] = ()
     variables: Variables
@@ -141,6 +143,7 @@ class KnowsDefense(Attack):
     """An attack that may only run where the defense is granted: its kind at least, whose parameters are estimated."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"defense"})
+    joins_rounds: ClassVar[bool] = True  # as far as the search does
 
     search: Attack
 

@@ -38,6 +38,7 @@ class Problem:
     device: str
     modelled: Modelled = at_broadcast
     sharing: "Problem | None" = None  # another one of the same network and weights
+    earlier: "tuple[Problem, ...]" = ()  # of the same images, in other rounds
 
     @classmethod
     def of(
@@ -56,6 +57,7 @@ class Problem:
         labels = here.knowledge.labels
         if labels is None:
             labels = infer_labels(here, model, target, rng)
+        those = [replace(one, knowledge=replace(one.knowledge, labels=labels.cpu())) for one in seen.earlier]
         return cls(
             seen=here,
             model=model,
@@ -64,6 +66,7 @@ class Problem:
             scale_known=per_gradient is not None,
             device=device,
             modelled=modelled,
+            earlier=tuple(cls.of(one, model, rng, device, modelled) for one in those),
         )
 
     @classmethod
@@ -80,7 +83,8 @@ class Problem:
     def shared(self, other: "Problem") -> "Problem":
         """``other`` with the weights, the network and the passes of this one, which are equal."""
         seen = replace(other.seen, broadcast=self.seen.broadcast, buffers=self.seen.buffers)
-        return replace(other, seen=seen, model=self.model, sharing=self)
+        earlier = tuple(mine.shared(its) for mine, its in zip(self.earlier, other.earlier, strict=True))
+        return replace(other, seen=seen, model=self.model, sharing=self, earlier=earlier)
 
     @cached_property
     def passes(self) -> Passes:
@@ -132,7 +136,7 @@ def _moved(seen: Observation, device: str) -> Observation:
 
 
 def alike(seen: Sequence[Observation]) -> bool:
-    """Whether all are of one network with the same weights, and of batches of one size."""
+    """Whether all are of one network with the same weights, and of batches of one size; in earlier rounds too."""
     first = seen[0]
 
     def same(a: Tensors, b: Tensors) -> bool:
@@ -144,8 +148,9 @@ def alike(seen: Sequence[Observation]) -> bool:
         == (first.task, first.protocol, first.knowledge.labels is None)
         and same(one.broadcast, first.broadcast)
         and same(one.buffers, first.buffers)
+        and len(one.earlier) == len(first.earlier)
         for one in seen[1:]
-    )
+    ) and all(alike(those) for those in zip(*(one.earlier for one in seen), strict=True))
 
 
 def gradient_scale(seen: Observation) -> float | None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -55,6 +55,8 @@ class StagedSearch(Attack):
     The gradient is matched under the labels, which are granted or inferred. The generator is told the same, or after a
     coarse search the classes that this found; before, where it has another number of classes, all of them alike.
     """
+
+    joins_rounds: ClassVar[bool] = True
 
     likelihood: Likelihood
     priors: tuple[Prior, ...] = ()

@@ -1,6 +1,6 @@
 """Stage two: the attacks. A job is one attack on observations of a round; each of these gets an answer or a reason."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
 from typing import Any, TypeAlias, TypeVar
@@ -79,18 +79,26 @@ class AttackStage:
     def offer(self, cell: Cell, seen: Sequence[Observation]) -> None:
         """Queue every attack of the study on a round's observations; waits while the queue is full.
 
+        All but those that join rounds: they read the earlier ones from the disk, where these are by :meth:`finish`.
         Observations are attacked ``runtime.together`` at a time, in the clients' order. Where one of these has not been
         attacked all are, so that a reconstruction does not depend on where a session was cut off.
         """
         for some in _portions(seen, cell.study.runtime.together):
-            self._offer(cell, some)
+            self._offer(cell, some, [part for part in cell.study.attacks if not part.joint])
 
     def offer_all(self) -> None:
         """Every observation that earlier sessions left, of rounds that are whole: others will be trained again."""
         for cell, portions in self._left():
             seen = self.store.cell(cell.folder).observations(chain.from_iterable(portions))
             for some in portions:
-                self._offer(cell, list(islice(seen, len(some))))
+                self._offer(cell, list(islice(seen, len(some))), cell.study.attacks)
+
+    def finish(self) -> None:
+        """All that is left, once every round is on the disk; waits for it."""
+        self.drain()
+        if any(part.joint for cell in self.cells for part in cell.study.attacks):
+            self.offer_all()
+            self.drain()
 
     def idle(self) -> bool:
         """Whether :meth:`offer_all` would find nothing to do."""
@@ -110,18 +118,29 @@ class AttackStage:
             ]
             yield cell, portions
 
-    def _offer(self, cell: Cell, seen: Sequence[Observation]) -> None:
+    def _offer(self, cell: Cell, seen: Sequence[Observation], attacks: Sequence[AttackPart]) -> None:
         place, keys = self.store.cell(cell.folder), [key_of(one) for one in seen]
-        parts = [part for part in cell.study.attacks if not all(place.attempted(part.key(), key) for key in keys)]
+        parts = [part for part in attacks if not all(place.attempted(part.key(), key) for key in keys)]
         if not parts:
             return
-        client = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
-        granted = [grant(cell, client, one) for one in seen]
+        granted = self._granted(cell, seen)
+        joined = self._with_earlier(cell, granted) if any(part.joint for part in parts) else []
         for part in parts:
-            whole = self._job(cell, part, granted)
+            whole = self._job(cell, part, joined if part.joint else granted)
             for job in [whole] if whole.attack.work else whole.alone():
                 if not all(place.attempted(part.key(), key_of(one)) for one in job.seen):
                     self._start().submit(job)
+
+    def _granted(self, cell: Cell, seen: Iterable[Observation]) -> list[Observation]:
+        client = self._jobs.setdefault(cell.folder, cell.job(self.data_dir))
+        return [grant(cell, client, one) for one in seen]
+
+    def _with_earlier(self, cell: Cell, seen: Sequence[Observation]) -> list[Observation]:
+        """Each with its client's observations of earlier rounds, in their order; those of a round share its weights."""
+        place = self.store.cell(cell.folder)
+        keys = [key for one in seen for key in place.earlier(key_of(one))]
+        found = dict(zip(sorted(set(keys)), self._granted(cell, place.observations(sorted(set(keys)))), strict=True))
+        return [replace(one, earlier=tuple(found[key] for key in place.earlier(key_of(one)))) for one in seen]
 
     def drain(self) -> None:
         if self._pool is not None:

@@ -15,6 +15,7 @@ from defenses import DEFENSES
 from defenses.privacy import Guarantee, central, guarantee
 from experiments.config import Study, load_dict, replaced
 from experiments.parts import AttackPart, Part
+from experiments.risk import PREDICTORS, Predictor
 from fl_sim import models
 from fl_sim.core.contracts import AnyDefense, Attack, ModelDefense
 from fl_sim.core.errors import ConfigError, suggestion
@@ -116,6 +117,13 @@ class Cell:
 
     def defenses(self) -> tuple[AnyDefense, ...]:
         return tuple(build("defense", DEFENSES, part) for part in self.study.defenses)
+
+    def predictors(self) -> dict[str, Predictor]:
+        """By name, in their order."""
+        asked = self.study.evaluation.risk
+        if len({part.name for part in asked}) < len(asked):
+            raise ConfigError(f"evaluation.risk: expected each predictor once, got {', '.join(map(str, asked))}")
+        return {part.name: build("predictor", PREDICTORS, part) for part in asked}
 
     def guarantee(self, data_dir: str | None) -> Guarantee | None:
         """The differential privacy of a round: by its defenses, which holds against everybody, else by its server."""

@@ -1,6 +1,7 @@
 """Is a study possible? Everything in it is built once before anything is run; every problem is said at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from experiments.config import Study
 from experiments.knowledge import empty_observations
 from experiments.overlap import refuse_overlap
 from experiments.parts import AttackPart, Part, canonical, parts
-from fl_sim.core.contracts import AnyDefense, Attack, Defense, GradientDefense
+from experiments.rounds import refuse_other_images
+from fl_sim.core.contracts import AnyDefense, Defense, GradientDefense
 from fl_sim.core.errors import ConfigError, FlSimError, MissingDataError, suggestion
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Task, Update
@@ -109,7 +111,9 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: mixable(cell, data_dir),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
-        *(lambda part=part: _possible(cell, attack(part), part.key(), data_dir) for part in study.attacks),
+        cell.predictors,
+        *(lambda part=part: _possible(cell, part, data_dir) for part in study.attacks),
+        *(lambda part=part: refuse_other_images(cell, part, data_dir) for part in study.attacks),
         *(lambda part=part: refuse_overlap(cell, part, data_dir) for part in study.attacks),
     ]
     for tried in checks:
@@ -181,13 +185,14 @@ def _answers(spec: ModelSpec, task: Task) -> None:
         raise ConfigError(f"model {spec.name!r} should give {task.classes} logits an image, got {shape[1:]}: change it")
 
 
-def _possible(cell: Cell, made: Attack, name: str, data_dir: str | None) -> None:
+def _possible(cell: Cell, part: AttackPart, data_dir: str | None) -> None:
     """An attack that can only refuse is refused before anything is trained."""
+    made = attack(part)
     try:
         for seen, model in empty_observations(cell, data_dir):
-            made.check(seen, model)
+            made.check(replace(seen, earlier=(seen,)) if part.joint else seen, model)
     except FlSimError as error:
-        raise ConfigError([f"attack {name}: {problem}" for problem in _said(error)]) from error
+        raise ConfigError([f"attack {part.key()}: {problem}" for problem in _said(error)]) from error
 
 
 def _garbled(defenses: Sequence[AnyDefense]) -> bool:

@@ -159,7 +159,7 @@ def import_(
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="attacks|defenses|datasets|models|priors|studies", help="What to list.")
+        str, typer.Argument(metavar="attacks|defenses|datasets|models|priors|predictors|studies", help="What to list.")
     ],
     json: AsJson = False,
 ) -> None:

@@ -69,6 +69,7 @@ class Evaluation(Section):
     public_images: Count = 500  # for the controls and as distractors
     delta: Annotated[float, Field(gt=0)] | None = None  # L2 distance in normalised space that counts as found; 20 dB
     lpips: bool = True
+    risk: Annotated[list[Part], BeforeValidator(parts)] = []  # predictors that stand beside what attacks measure
     gifd_compat: bool = False  # also SSIM and LPIPS as GIFD's code takes them, to stand beside that paper's tables
 
 

@@ -71,6 +71,7 @@ class Evaluation:
             "client": key.client,
             "members": list(members),
             "attack": attack,
+            "rounds": judge.rounds(attack, key),
             "defense": cell.defense,
             "seed": cell.study.seed,
         }

@@ -20,7 +20,8 @@ def export(run: Run, path: Path) -> int:
 
     A row an image, and one without figures where an attack made none. Beside a record's own columns: ``image``, its
     place in the batch; ``class``, its true one; ``axis.NAME``, the cell's place in the grid; ``control.NAME.psnr``;
-    ``trained.METRIC``, against what data defenses made of the original; ``accuracy`` and ``bytes_up``, of the round.
+    ``trained.METRIC``, against what data defenses made of the original; ``predicted.NAME``, of ``evaluation.risk``;
+    ``accuracy`` and ``bytes_up``, of the round.
 
     Raises:
         ConfigError: Another suffix, or nothing was judged.
@@ -42,6 +43,7 @@ def export(run: Run, path: Path) -> int:
 def rows(record: Mapping[str, Any], rounds: Mapping[tuple[str, int], Mapping[str, Any]]) -> Iterator[Row]:
     """One for each image of a record; ``rounds`` are training's, by cell and number."""
     trained, controls = record.get("trained") or {}, record["controls"] or {}
+    predicted = record.get("predicted") or {}
     known = rounds.get((record["cell"], record["round"]), {})
     same = {
         **{name: record[name] for name in _PLAIN},
@@ -57,6 +59,7 @@ def rows(record: Mapping[str, Any], rounds: Mapping[tuple[str, int], Mapping[str
             **{name: _at(record[name], i) for name in _EACH},
             **{f"control.{name}.psnr": _at(control["psnr"], i) for name, control in controls.items() if control},
             **{f"trained.{name}": _at(values, i) for name, values in trained.items()},
+            **{f"predicted.{name}": _at(values, i) for name, values in predicted.items()},
             **{name: record[name] for name in _WHOLE},
         }
 

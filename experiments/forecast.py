@@ -15,14 +15,13 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from attacks.likelihoods.density import Stack
 from defenses.clipping import Clip
 from defenses.dpsgd import DpSgd
 from experiments.build import Cell, ModelSpec
 from experiments.knowledge import empty_observations
-from experiments.linearised import Signal, Spectrum, covariance_root, spectrum, variance
+from experiments.linearised import MOST_PIXELS, Covariance, Linear, Signal, Spectrum, spectrum
 from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense
 from fl_sim.core.density import Normal
 from fl_sim.core.errors import NoDensityError
@@ -33,7 +32,6 @@ from fl_sim.federation.server import cohort_of
 from fl_sim.metrics.accounting import DELTA, epsilon
 from fl_sim.training.local import single_threaded
 
-MOST_PIXELS = 32_768  # of a batch: more take minutes
 _PUBLIC = 2000  # images that tell how pixels go together
 _SUPPOSED = Normal(1.0)  # where a stack adds no noise
 
@@ -64,8 +62,7 @@ def forecast(cell: Cell, data_dir: str | None, points: int = 3) -> Forecast:
     """Of a cell that has been checked, of its first client; linearised at ``points`` batches of public images."""
     job = cell.job(data_dir)
     (seen, _), *_ = empty_observations(cell, data_dir)
-    root = _root(cell.data(data_dir))
-    blind = -10 * log10(variance(root, seen.task.std))
+    blind = -10 * log10(_prior(cell.data(data_dir)).variance(seen.task.std))
     over_clip = noise_over_clip(job.defenses, job.protocol, seen)
     over_signal, psnr, reason = None, None, ""
     try:
@@ -134,8 +131,8 @@ def _predictable(cell: Cell, defenses: Sequence[AnyDefense], seen: Observation, 
 
 
 @lru_cache(maxsize=4)
-def _root(data: ClientData) -> Tensor:
-    return covariance_root(data.public(_PUBLIC).images, data.task())
+def _prior(data: ClientData) -> Covariance:
+    return Covariance.fitted(data.public(_PUBLIC).images, data.task())
 
 
 @lru_cache(maxsize=16)
@@ -150,9 +147,10 @@ def _spectra(
     public, task = data.public(points * images), data.task()
     parts = zip(torch.split(public.images, images), torch.split(public.labels, images), strict=True)
     with single_threaded():
-        sent = Signal(model(), *signal)
+        protocol, join, before = signal
+        sent = Signal(model(), protocol, join, tuple((defense, {}) for defense in before))
         return tuple(
-            spectrum(sent, Batch(*part), task, place=i, root=_root(data))
+            spectrum(Linear.of(sent, Batch(*part), task), task, _prior(data), place=i)
             for i, part in enumerate(parts)
             if len(part[1]) == images
         )

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments.build import Cell
-from experiments.knowledge import trained_on, truth
+from experiments.knowledge import drawn, trained_on, truth
+from experiments.linearised import Covariance, Signal
+from experiments.risk.base import Exposure, predictions
 from experiments.simulate import finite
 from fl_sim.core.types import Batch, Reconstruction
 from fl_sim.data.types import Images
@@ -21,6 +24,7 @@ from fl_sim.metrics.matching import match, squared_distances
 from fl_sim.metrics.perceptual import Lpips, Unavailable
 from fl_sim.metrics.risk import default_delta, distance
 from fl_sim.runtime.cells import CellStore, Key
+from fl_sim.training.local import State
 
 JSON = dict[str, Any]
 
@@ -50,6 +54,11 @@ class Judge:
     def keys(self) -> list[Key]:
         return self.place.observation_keys()
 
+    def rounds(self, attack: str, key: Key) -> list[int]:
+        """Whose observations of this client the attack was given."""
+        joint = any(part.joint for part in self.cell.study.attacks if part.key() == attack)
+        return [*(one.round for one in self.place.earlier(key) if joint), key.round]
+
     def members(self, key: Key) -> tuple[int, ...]:
         return self.place.members(key)
 
@@ -64,6 +73,7 @@ class Judge:
         images = guess.images[match(guess.images, real.images)]
         candidates, task = self.candidates(key), self.data.task()
         seen, trained = perceptual(lpips, images, real.images), self.trained_on(key)
+        predicted, reasons = self.predicted(key)
         return {
             **ended(guess),
             "labels": real.labels.tolist(),
@@ -79,8 +89,41 @@ class Judge:
             "identification_rank": identification_rank(images, real.images, candidates).tolist(),
             "candidates": len(candidates) - 1,  # others than the true image
             "controls": self.controls(attack, key, real, candidates),
-            "notes": {} if isinstance(seen, Tensor) else {"lpips": seen.reason},
+            "predicted": predicted,
+            "notes": reasons | ({} if isinstance(seen, Tensor) else {"lpips": seen.reason}),
         }
+
+    def predicted(self, key: Key) -> tuple[JSON | None, dict[str, str]]:
+        """What ``evaluation.risk`` says of an observation, with reasons where it says nothing; the same for attacks."""
+        if not (predictors := self.cell.predictors()):
+            return None, {}
+        if key not in self._predicted:
+            self._predicted[key] = predictions(predictors, self.exposure(key))
+        return self._predicted[key]
+
+    @cached_property
+    def _predicted(self) -> dict[Key, tuple[JSON, dict[str, str]]]:
+        return {}
+
+    def exposure(self, key: Key) -> Exposure:
+        """An observation as its client knows it."""
+        seen, job = self.place.observation(key), self.job
+        told = self.cell.study.adversary.defense == "randomness"
+        order, start = (job.seed, "order", key.round, key.client), State(seen.broadcast, seen.buffers)
+        return Exposure(
+            seen=seen,
+            batch=self.truth(key),
+            clean=Signal(job.model(), job.protocol, start=start, order=order),
+            defenses=job.defenses,
+            prior=self.prior,
+            drawn=drawn(job, seen) if told else {},
+        )
+
+    @cached_property
+    def prior(self) -> Covariance:
+        """Of the public images; pixels are independent where there are none."""
+        task, images = self.data.task(), self.public.images
+        return Covariance.fitted(images, task) if len(images) > 1 else Covariance.independent(prod(task.image_shape))
 
     def as_gifd(self, images: Tensor, real: Tensor, lpips: Lpips | Unavailable) -> JSON | None:
         """What the study asks for, to stand beside GIFD's tables."""
@@ -149,7 +192,7 @@ def ended(guess: Reconstruction) -> JSON:
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
     distances = ("psnr", "ssim", "lpips", "mse", "gifd", "distance", "delta", "trained")
-    others = ("labels", "label_accuracy", "identification_rank", "candidates", "controls")
+    others = ("labels", "label_accuracy", "identification_rank", "candidates", "controls", "predicted")
     spent = ("loss", "iterations", "seconds", "device")
     return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}
 

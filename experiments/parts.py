@@ -29,18 +29,21 @@ class AttackPart(Part):
 
     ``label`` tells two settings of one attack apart. ``only`` lists the defenses it is run against; all where it is
     empty. ``tuned`` holds other arguments for the defense named; ``tune`` holds values for ``fl-sim tune`` to try,
-    argument by argument. A defense is named as in reports: ``gaussian(std=0.1)``, stacks with `` + ``.
+    argument by argument. ``joint``: a client's observations of this and all earlier attacked rounds are fitted
+    together, as if its images were the same in each. A defense is named as in reports: ``gaussian(std=0.1)``, stacks
+    with `` + ``.
     """
 
     label: str = ""
     only: list[str] = []
     tuned: dict[str, dict[str, Any]] = {}
     tune: dict[str, list[Any]] = {}
+    joint: bool = False
 
     def against(self, defense: str) -> "AttackPart":
         """As it is set where this is the defense."""
         tuned = next((v for k, v in self.tuned.items() if canonical(k) == canonical(defense)), {})
-        return AttackPart(name=self.name, label=self.label, **{**self.arguments, **tuned})
+        return AttackPart(name=self.name, label=self.label, joint=self.joint, **{**self.arguments, **tuned})
 
     def meets(self, defense: str) -> bool:
         """Whether it is run against this defense."""

@@ -95,7 +95,7 @@ class Run:
         """As :meth:`simulate_and_attack`, on an engine that is there already."""
         stage = self._attacks(watch)
         stage.offer_all()
-        self._simulation(watch, stage.offer, stage.drain)(engine)
+        self._simulation(watch, stage.offer, stage.finish)(engine)
         stage.drain()
 
     def simulate(self, watch: Watch) -> None:

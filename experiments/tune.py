@@ -135,7 +135,9 @@ class Tuning:
                     defense: {**sofar, trial.argument: value} for defense, sofar in best[trial.part.key()].items()
                 }
                 part = trial.part
-                setting = AttackPart(name=part.name, label=label, only=part.only, tuned=settings, **part.arguments)
+                setting = AttackPart(
+                    name=part.name, label=label, only=part.only, tuned=settings, joint=part.joint, **part.arguments
+                )
                 pipeline.add_attack(self.store, setting)
         run = pipeline.opened(self.store, self.executor, self.data_dir)
         run.attack(watch)

@@ -15,7 +15,7 @@ from experiments.commands.shell import FAILED, OK, err, out, text_of
 from fl_sim.core.errors import ConfigError, suggestion
 from fl_sim.core.part import units
 
-_LISTS = ("attacks", "defenses", "datasets", "models", "priors", "studies")
+_LISTS = ("attacks", "defenses", "datasets", "models", "priors", "predictors", "studies")
 
 
 def list_(what: str, *, json: bool) -> None:
@@ -119,6 +119,10 @@ def _registry(what: str) -> Mapping[str, Callable[..., object]]:
         from attacks.priors import PRIORS
 
         return PRIORS
+    if what == "predictors":
+        from experiments.risk import PREDICTORS
+
+        return PREDICTORS
     from fl_sim.models import MODELS
 
     return MODELS

@@ -46,6 +46,8 @@ def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
     psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
     among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
     told = [f"{row['attack']} ({among}) reaches a median PSNR of {units.decimal(psnr['median'])} dB, n = {psnr['n']}."]
+    if row["rounds"] > 1:
+        told.append(f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images.")
     if row["trained"]:
         median, count = row["trained"]["psnr"]["median"], row["trained"]["psnr"]["n"]
         told.append(

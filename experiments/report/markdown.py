@@ -103,7 +103,9 @@ def _cost(row: Json) -> str:
 def _row(row: Json, differences: list[float]) -> str:
     controls = row["controls"]
     cells = [
-        row["attack"] + (" (knows the defense)" if row["adaptive"] else ""),
+        row["attack"]
+        + (" (knows the defense)" if row["adaptive"] else "")
+        + (f" (joins up to {row['rounds']} rounds)" if row["rounds"] > 1 else ""),
         str(row["psnr"]["n"]) if row["psnr"] else "0",
         units.interval(row["psnr"], 2),
         units.decimal(row["psnr"]["median"], 2) if row["psnr"] else units.DASH,

@@ -14,6 +14,7 @@ from experiments.report.drawing import styles
 from experiments.report.figures import PER_IMAGE, PER_ROUND, is_single_round, leakage, training
 from experiments.report.input import UNDEFENDED, Json, Picture, Pixels, ReportInput, attacks, settings
 from experiments.report.letters import capabilities
+from experiments.report.predicted import MEANINGS, predicted_risk, silent
 from experiments.report.stacks import stacks
 from experiments.report.table import summarise
 from experiments.report.threat import threat_model
@@ -59,6 +60,7 @@ def context(report: ReportInput) -> Json:
         "letters": capabilities(report.study),
         **_figures(report),
         "risks": risks(report, rows),
+        **_predicted(report),
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "as_gifd": gifd.SETTINGS if any(row["gifd"] for row in rows) else None,
@@ -82,6 +84,15 @@ def _figures(report: ReportInput) -> Json:
         "ceiling": CEILING,
         "controls": CONTROL_LINES,
         "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
+    }
+
+
+def _predicted(report: ReportInput) -> Json:
+    rows = predicted_risk(report)
+    return {
+        "predicted": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
+        "predictors": {name: MEANINGS[name] for name in dict.fromkeys(row["predictor"] for row in rows)},
+        "silent": silent(report),
     }
 
 

@@ -4,6 +4,7 @@ from experiments.report.answer import findings
 from experiments.report.cost import training_by_round
 from experiments.report.input import Json, ReportInput
 from experiments.report.letters import capabilities
+from experiments.report.predicted import predicted_risk
 from experiments.report.rounds import by_class, by_client, by_round
 from experiments.report.table import summarise
 
@@ -14,7 +15,8 @@ def summary(report: ReportInput) -> Json:
     ``study``, ``hash``, ``attacks_hash``, ``created``, ``command``, ``versions``: what was run. ``capabilities``: what
     the server was granted, by the letters of :mod:`experiments.report.letters`. ``verdicts``: a setting's word and
     reason. ``rows``: a setting and attack each (:func:`~experiments.report.table.summarise`). ``by_round``,
-    ``by_client``, ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``training``: accuracy, epsilon
+    ``by_client``, ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``predicted_risk``: predictors
+    against measured PSNR (:func:`~experiments.report.predicted.predicted_risk`). ``training``: accuracy, epsilon
     and bytes by setting and round (:func:`~experiments.report.cost.training_by_round`).
     """
     rows = summarise(report)
@@ -34,5 +36,6 @@ def summary(report: ReportInput) -> Json:
         "by_round": by_round(report),
         "by_client": by_client(report),
         "by_class": by_class(report),
+        "predicted_risk": predicted_risk(report),
         "training": training_by_round(report),
     }

@@ -34,6 +34,7 @@ def summarise(report: ReportInput) -> list[Json]:
     control. ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB.
     ``bytes_up``: a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the
     client that took part most often: ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none.
+    ``rounds``: the most observations of a client that were fitted together; 1 where each was attacked by itself.
     ``accuracy``: at the end, mean over seeds. ``unrecovered``: ``count`` of ``n`` judged images that no reconstruction
     came within ``delta`` of, and the most ``iterations`` and ``seconds`` that one observation was given.
     """
@@ -57,6 +58,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "defense": setting.defense,
         "axes": dict(setting.others),
         "attack": attack,
+        "rounds": max(len(record.get("rounds") or [0]) for record in records),
         "adaptive": all((cell, attack) in report.adaptive for cell in setting.cells),
         "seeds": sorted({record["seed"] for record in records}),
         "observations": len(records),

@@ -36,6 +36,12 @@ def interval(spread: Json | None, places: int = 1) -> str:
     return f"{mean} [{decimal(spread['low'], places)}, {decimal(spread['high'], places)}]"
 
 
+def correlation(found: Json) -> str:
+    """``0.62 [0.21, 0.85]``; the interval is left out where there is none."""
+    value = decimal(found["value"], 2)
+    return value if found["low"] is None else f"{value} [{decimal(found['low'], 2)}, {decimal(found['high'], 2)}]"
+
+
 def size(count: float | None) -> str:
     """Bytes, in powers of 1000."""
     if count is None:

@@ -7,7 +7,7 @@ way, a :class:`Defense` rewrites what is sent. Only the last kind has a codec fo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -15,22 +15,11 @@ from torch import Generator, nn
 
 from fl_sim.core.codec import Codec, Dense
 from fl_sim.core.density import Choice, Interval, Noise
-from fl_sim.core.errors import FlSimError, NoDensityError, UnmetKnowledgeError
-from fl_sim.core.knowledge import DefenseKnowledge, Kind
+from fl_sim.core.errors import FlSimError, NoDensityError
+from fl_sim.core.granted import refuse_rounds, refuse_ungranted
+from fl_sim.core.knowledge import Kind
 from fl_sim.core.mechanism import Mechanism
 from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
-
-_GRANTED: Mapping[str, Callable[[Observation], bool]] = {
-    "labels": lambda seen: seen.knowledge.labels is not None,
-    "protocol": lambda seen: seen.protocol is not None,
-    "defense": lambda seen: seen.knowledge.defense_level >= DefenseKnowledge.KIND,
-}
-_GRANTS: Mapping[str, str] = {
-    "labels": "labels = true",
-    "protocol": "protocol = true",
-    "defense": 'defense = "kind"',
-}
-"""In a study's ``[adversary]``."""
 
 
 class Attack(ABC):
@@ -38,6 +27,9 @@ class Attack(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it cannot do without, of ``labels``, ``protocol`` and ``defense`` (at least which mechanisms there are)."""
+
+    joins_rounds: ClassVar[bool] = False
+    """Whether it fits several observations of the same images together."""
 
     @property
     def work(self) -> int:
@@ -106,12 +98,8 @@ class Attack(ABC):
                 kind or for this model.
             ConfigError: A file that the attack uses is of other images.
         """
-        if missing := sorted(name for name in self.needs if not _GRANTED[name](seen)):
-            remedy = ", ".join(_GRANTS[name] for name in missing)
-            raise UnmetKnowledgeError(
-                f"{type(self).__name__} needs to know {', '.join(missing)}, and this adversary may not: set {remedy} "
-                "in [adversary], or pick another attack"
-            )
+        refuse_ungranted(type(self).__name__, self.needs, seen)
+        refuse_rounds(type(self).__name__, seen, model, joins=self.joins_rounds)
         self._check(seen, model)
 
     def _check(self, seen: Observation, model: nn.Module) -> None:

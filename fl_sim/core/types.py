@@ -116,6 +116,7 @@ class Observation:
     update: Update  # as received, after any defense
     protocol: Protocol | None = None
     knowledge: Knowledge = field(default_factory=Knowledge)
+    earlier: tuple["Observation", ...] = ()  # of other rounds, taken to be of the same images: to be fitted together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

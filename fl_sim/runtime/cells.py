@@ -86,6 +86,10 @@ class CellStore:
             protocol=None if about["protocol"] is None else Protocol(**about["protocol"]),
         )
 
+    def earlier(self, key: Key) -> list[Key]:
+        """The observations of this client in earlier rounds, in their order."""
+        return [one for one in self.observation_keys() if one.client == key.client and one.round < key.round]
+
     def members(self, key: Key) -> tuple[int, ...]:
         """Whose data an observation is made of; reads the head of its file only."""
         return tuple(files.read_about(self._observation(key))["members"])

@@ -18,7 +18,7 @@ RECORD = {
     "axes": {"defense": "x"}, "reason": None, "psnr": [10.0, 20.0], "ssim": [0.1, 0.2], "lpips": None,
     "mse": [0.1, 0.01], "distance": [2.0, 1.0], "identification_rank": [3, 1],
     "controls": {"mean_image": {"psnr": [5.0, 6.0]}, "unrelated_gradient": None},
-    "trained": {"psnr": [11.0, 21.0], "ssim": None, "lpips": None},
+    "trained": {"psnr": [11.0, 21.0], "ssim": None, "lpips": None}, "predicted": {"k15": [9.0, 19.0], "snr": None},
 }  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def test_a_record_is_a_row_an_image_with_what_its_round_cost() -> None:
     first, second = rows(RECORD, {("x", 1): {"accuracy": 0.75, "bytes_up": 8}})
     assert (first["image"], second["image"]) == (0, 1)
     assert (second["psnr"], second["control.mean_image.psnr"], second["trained.psnr"]) == (20.0, 6.0, 21.0)
+    assert (second["predicted.k15"], second["predicted.snr"]) == (19.0, None)
     assert (second["lpips"], second["trained.ssim"], second["identification_rank"]) == (None, None, 1)
     assert (second["accuracy"], second["bytes_up"]) == (0.75, 8)
 
