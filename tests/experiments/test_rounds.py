@@ -9,7 +9,7 @@ from experiments import config
 from experiments.check import check
 from fl_sim.core.errors import ConfigError
 from tests.experiments.studies import TINY
-from tests.experiments.test_pipeline import records, run_tiny
+from tests.experiments.runs import records, run_tiny
 
 BOTH = """[data]
 per_client = 1
