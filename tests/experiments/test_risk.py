@@ -10,8 +10,8 @@ from experiments.judge import Judge
 from experiments.risk import Exposure
 from fl_sim.core.errors import ConfigError
 from fl_sim.runtime.cells import Key
-from tests.experiments.studies import TINY
 from tests.experiments.runs import records, run_tiny
+from tests.experiments.studies import TINY
 
 RISK = 'lpips = false\nrisk = ["k15", {name = "i2f", steps = 8}, "snr"]'
 STUDY = TINY.replace("rounds = 2", "rounds = 1\nbatch_size = 2").replace("lpips = false", RISK)

@@ -8,8 +8,8 @@ import pytest
 from experiments import config
 from experiments.check import check
 from fl_sim.core.errors import ConfigError
-from tests.experiments.studies import TINY
 from tests.experiments.runs import records, run_tiny
+from tests.experiments.studies import TINY
 
 BOTH = """[data]
 per_client = 1
