@@ -26,7 +26,7 @@ test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -m alone
 
 docker-test: $(STAMP)  ## a study in containers, with TLS, against the same in one process: minutes; needs Docker
-	FL_SIM=$(BIN)/fl-sim PYTHON=$(BIN)/python experiments/deploy/docker_test.sh
+	FL_SIM="$${FL_SIM:-$(BIN)/fl-sim}" PYTHON=$(BIN)/python experiments/deploy/docker_test.sh
 
 priors: $(STAMP)  ## the fitted priors of the study bayes_table5_mnist, in runs/priors
 	for kind in gaussian mixture vae; do \

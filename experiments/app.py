@@ -53,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
         pipeline.create(store, study, config.question_in(asked.text), f"flwr run . (study {asked.source})")
         opened = pipeline.opened(store, "ray", data_dir())
         if simulated(grid):
-            roll_call(grid, 1)  # once a client answers, Flower's own Ray is up
+            roll_call(grid, 1, study.runtime.start_timeout)  # once a client answers, Flower's own Ray is up
         ray = RaySession(cpus=study.runtime.cpus, address=study.runtime.ray_address)
         with ray, Bars(Console(stderr=True, highlight=False), **opened.progress()) as watch:
             opened.simulate_on(lambda serve, *_: serve(grid), watch)

@@ -101,6 +101,10 @@ class Cell:
         cohort = study.federation.cohort or study.federation.clients
         return rounds * min(cohort, len(study.adversary.clients or range(cohort)))
 
+    def reported(self) -> list[str]:
+        """The attacks whose reconstructions are judged."""
+        return [part.key() for part in self.study.attacks]
+
     def protocol(self) -> Protocol:
         f = self.study.federation
         names = ("mode", "learning_rate", "local_epochs", "batch_size", "momentum", "sampling", "batchnorm")

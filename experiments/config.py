@@ -83,6 +83,7 @@ class Runtime(Section):
     gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor
     client_gpus: Annotated[float, Field(ge=0)] = 0.0
     waiting: Count = 16  # observations that wait for an attack before the simulation waits
+    start_timeout: Annotated[float, Field(gt=0)] = 600.0  # seconds in which clients must answer before the first round
     job_timeout: Annotated[float, Field(gt=0)] | None = None  # seconds, for each observation
     ray_address: str | None = None  # of an existing cluster
 

@@ -43,6 +43,7 @@ def keys(
 def up(
     port: Port = 8000,
     gpu: Annotated[bool, typer.Option("--gpu", help="The SuperLink's attacks get the machine's GPUs.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds for the SuperLink, and again for its clients.")] = 300,
     insecure: Insecure = False,
     data_dir: DataDir = None,
     place: Where = _PLACE,
@@ -50,7 +51,7 @@ def up(
     """Start the containers, let the clients in, wait until all are there."""
     from experiments.commands import deployment
 
-    deployment.up(place, data_dir, port, gpu=gpu, insecure=insecure)
+    deployment.up(place, data_dir, port, wait, gpu=gpu, insecure=insecure)
 
 
 @deploy.command()

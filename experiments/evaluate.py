@@ -32,7 +32,7 @@ class Evaluation:
     def __call__(self) -> None:
         for cell in self.cells:
             judge = judge_of(cell, self.data_dir, self.store.cell(cell.folder))
-            for attack in judge.reported():
+            for attack in cell.reported():
                 for key in self._ready(judge, attack):
                     with single_threaded():
                         record = self._record(judge, attack, key)

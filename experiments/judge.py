@@ -46,10 +46,6 @@ class Judge:
         """Whether the attack has ended on every observation: one reconstruction is another's control."""
         return all(self.place.attempted(attack, key) for key in self.keys)
 
-    def reported(self) -> list[str]:
-        """The attacks whose reconstructions are judged."""
-        return [part.key() for part in self.cell.study.attacks]
-
     @cached_property
     def keys(self) -> list[Key]:
         return self.place.observation_keys()

@@ -71,7 +71,8 @@ class Run:
         """What is expected and what earlier sessions left, as :class:`experiments.watch.Bars` takes it."""
         (rounds, attacks), (rounds_done, attacks_done, _) = self.expected(), self.done()
         done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": len(list(self.store.records()))}
-        return {"rounds": rounds, "attacks": attacks, **done}
+        judgements = sum(cell.expected_observations() * len(cell.reported()) for cell in self.cells)
+        return {"rounds": rounds, "attacks": attacks, "judgements": judgements, **done}
 
     def finished(self) -> bool:
         """Whether every round is trained and every attack has ended; replies that were refused have no attack."""

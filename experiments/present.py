@@ -109,7 +109,7 @@ def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:
     """Best, median and worst image of each attack; the truth is recomputed."""
     judge = judge_of(cell, run.data_dir, run.store.cell(cell.folder))
     found = []
-    for attack_name in judge.reported():
+    for attack_name in cell.reported():
         mine = [r for r in records if r["cell"] == cell.name and r["attack"] == attack_name]
         images = sorted((p, r["round"], r["client"], i) for r in mine for i, p in enumerate(r["psnr"] or ()))
         places = {round(share * (len(images) - 1)): rank for rank, share in reversed(_SHARES.items())} if images else {}

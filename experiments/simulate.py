@@ -70,13 +70,14 @@ class Simulation:
             jobs = {cell.folder: self._job(cell) for cell in todo}
 
             def main(grid: Grid) -> None:
-                nodes = roll_call(grid, most)
+                nodes = roll_call(grid, most, limit)
                 with Writer() as write:
                     for cell in todo:
                         self._federate(grid, cell, jobs[cell.folder], nodes, write)
                 self.finish()
 
             most = max(cell.study.federation.clients for cell in todo)
+            limit = max(cell.study.runtime.start_timeout for cell in todo)
             engine(main, client_app(CellJobs(jobs)), most)
 
     def _job(self, cell: Cell) -> ClientJob:

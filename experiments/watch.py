@@ -45,7 +45,7 @@ class Bars:
     """Three bars: rounds, attacks, judgements; use as a context.
 
     Args:
-        rounds, attacks: How many are expected in all.
+        rounds, attacks, judgements: How many are expected in all.
         rounds_done, attacks_done, judged: Those that earlier sessions left.
     """
 
@@ -55,6 +55,7 @@ class Bars:
         *,
         rounds: int,
         attacks: int,
+        judgements: int,
         rounds_done: int = 0,
         attacks_done: int = 0,
         judged: int = 0,
@@ -73,7 +74,7 @@ class Bars:
         )
         self._rounds = self._progress.add_task("train", total=rounds, completed=rounds_done, note="")
         self._attacks = self._progress.add_task("attack", total=attacks, completed=attacks_done, note="")
-        self._judged = self._progress.add_task("evaluate", total=attacks, completed=judged, note="")
+        self._judged = self._progress.add_task("evaluate", total=judgements, completed=judged, note="")
 
     def round(self, cell: Cell, number: int, accuracy: float) -> None:
         note = f"{cell.name}: round {number}, accuracy {accuracy:.1%}"

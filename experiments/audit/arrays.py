@@ -1,6 +1,7 @@
 """Recorded arrays as tensors: safetensors, npz, ``torch.save``. Nothing is ever unpickled beyond plain tensors."""
 
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,8 +32,8 @@ def read(path: Path) -> Arrays:
         raise ConfigError(f"{path}: expected one of {', '.join(READERS)}, got {path.suffix or 'no suffix'}: convert it")
     try:
         found = READERS[path.suffix](path)
-    except (OSError, ValueError, BadZipFile, SafetensorError) as error:
-        raise ConfigError(f"{path}: expected arrays, got: {error}") from error
+    except (OSError, EOFError, TypeError, ValueError, BadZipFile, zlib.error, SafetensorError) as error:
+        raise ConfigError(f"{path}: expected arrays of numbers, got: {error}") from error
     if not found:
         raise ConfigError(f"{path}: expected arrays, got none")
     return {name: t.float() if t.is_floating_point() else t for name, t in _in_order(found).items()}
@@ -103,9 +104,11 @@ def read_images(path: Path, task: Task, *, labelled: bool = True) -> Batch:
     if missing := ({"images", "labels"} if labelled else {"images"}) - set(found):
         raise ConfigError(f"{path}: expected the arrays {sorted(missing)} too, got {sorted(found)}")
     images = _unit(found["images"])
+    if not images.numel():
+        raise ConfigError(f"{path}: expected images, got none")
     labels = found.get("labels", torch.zeros(len(images))).long()
     low, high = float(images.min()), float(images.max())
-    if tuple(images.shape[1:]) != task.image_shape or low < 0 or high > 1:
+    if tuple(images.shape[1:]) != task.image_shape or not 0 <= low <= high <= 1:  # NaN is not, either
         raise ConfigError(
             f"{path}: expected images {task.image_shape} in [0, 1], before any normalisation, got "
             f"{tuple(images.shape[1:])} in [{low:g}, {high:g}]"
@@ -118,4 +121,4 @@ def read_images(path: Path, task: Task, *, labelled: bool = True) -> Batch:
 def _unit(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         return images.float()
-    return (images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)).float() / 255
+    return (images.movedim(-1, 1) if images.dim() == 4 else images.unsqueeze(1)).float() / 255

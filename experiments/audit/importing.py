@@ -79,7 +79,10 @@ class Import:
         for one in self.audit.updates:
             starts[one.round] |= {digests[one.before]} if one.before is not None else set()
         for number in (number for number, files_ in starts.items() if len(files_) > 1):
-            yield f"updates: expected one before for all clients of round {number}: give others a round of their own"
+            yield (
+                f"updates: expected one before for all clients of round {number}: give others a round of their own, or "
+                "swap before and after"
+            )
 
     def _recorded(self) -> Iterator[Evidence]:
         assert self.audit.task is not None

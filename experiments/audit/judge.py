@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.audit.cell import AuditCell, again, is_again
+from experiments.audit.cell import AuditCell, again
 from experiments.audit.confidence import confidence
 from experiments.audit.truth import Recorded
 from experiments.build import Cell
@@ -22,12 +22,9 @@ JSON = dict[str, Any]
 class AuditJudge(Judge):
     """Judges what can be judged."""
 
-    def reported(self) -> list[str]:
-        """Second runs are not: they are what first runs are compared with."""
-        return [attack for attack in super().reported() if not is_again(attack)]
-
     def ready(self, attack: str) -> bool:
-        return super().ready(attack) and (again(attack) not in super().reported() or super().ready(again(attack)))
+        twice = again(attack) in {part.key() for part in self.cell.study.attacks}
+        return super().ready(attack) and (not twice or super().ready(again(attack)))
 
     def knows(self, key: Key) -> bool:
         assert isinstance(self.data, Recorded)

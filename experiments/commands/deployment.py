@@ -19,33 +19,33 @@ from experiments.deploy.flower import Flower
 from experiments.deploy.place import Place
 from fl_sim.core.errors import FlSimError
 
-_START = 120.0  # seconds for a SuperLink, and again for its clients
-
 
 def keys(place: Path, clients: int, hosts: Sequence[str], days: int) -> None:
     keys_.make(Place(place), clients, hosts, days)
     out.print(f"{clients} clients in {place}/clients; the SuperLink in {place}/server", soft_wrap=True)
 
 
-def up(place: Path, data_dir: Path | None, port: int, *, gpu: bool, insecure: bool) -> None:
+def up(place: Path, data_dir: Path | None, port: int, wait: float, *, gpu: bool, insecure: bool) -> None:
     """SuperLink, registration, SuperNodes: in this order, for a SuperNode that is not known ends."""
     here, address = Place(place), f"127.0.0.1:{port}"
     compose = Compose(here, data_dir, port, insecure=insecure, gpu=gpu)
     clients = here.clients()
     compose.hand_over()
     compose("up", "-d", "superlink")
-    if not health.wait(address, None if insecure else here.ca, _START):
+    if not health.wait(address, None if insecure else here.ca, wait):
         compose("logs", "--tail", "30", "superlink")
-        raise FlSimError(f"the SuperLink did not answer at {address} within {_START:.0f} s: its log stands above")
+        raise FlSimError(f"the SuperLink did not answer at {address} within {wait:g} s (--wait): its log stands above")
     flower = Flower(here, address, insecure)
     if not insecure:
         flower.register()
     compose("up", "-d")
-    ends = time.monotonic() + _START
+    ends = time.monotonic() + wait
     while (there := flower.online()) < clients:
         if time.monotonic() > ends:
             compose("logs", "--tail", "30")
-            raise FlSimError(f"expected {clients} clients, {there} came within {_START:.0f} s: the logs stand above")
+            raise FlSimError(
+                f"expected {clients} clients, {there} came within {wait:g} s (--wait): their logs stand above"
+            )
         time.sleep(1)
     out.print(f"SuperLink at {address}, {there} clients")
 
@@ -70,7 +70,12 @@ def run(
     limits, here, path = [limit(text) for text in fail_if], Place(place), config.find(study_name)
     study = _deal(here, path, overrides, data_dir)
     name = name or study.name
-    _federate(Flower(here, address, insecure), text_of_study(path, overrides), study_name, name)
+    flower = Flower(here, address, insecure)
+    if (there := flower.online()) < (wanted := study.federation.clients):
+        err.print(
+            f"{there} of {wanted} clients are there: the run waits {study.runtime.start_timeout:g} s for the others"
+        )
+    _federate(flower, text_of_study(path, overrides), study_name, name)
     folder = here.runs / name
     with RunStore(folder) as store, logging_to(folder / "log.txt"):
         opened = pipeline.opened(store, "inline", text_of(data_dir))

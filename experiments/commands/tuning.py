@@ -29,7 +29,7 @@ def tune(
     place = folder or Path("runs") / f"{study.name}-tune"
     how = Plan(**plan)
     command = shlex.join(["fl-sim", "tune", study_name, *overrides]) + f" {how}"
-    with RunStore(place) as store, logging_to(place / "log.txt"), Bars(err, rounds=0, attacks=0) as watch:
+    with RunStore(place) as store, logging_to(place / "log.txt"), Bars(err, rounds=0, attacks=0, judgements=0) as watch:
         tuning = Tuning(
             study=study,
             store=store,

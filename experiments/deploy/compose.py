@@ -41,7 +41,7 @@ class Compose:
             raise FlSimError(f"{' '.join(command)} failed: what it said stands above")
 
     def hand_over(self) -> None:
-        """Make the folders, owned by who works in them."""
+        """Make the folders, owned by who works in them; a link that a container left is not followed."""
         folders = [self.place.server, self.place.runs, self.place.path / "clients"]
         for folder in [*folders, self._data()]:
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Compose:
             os.chown(self.place.path, _USER, _USER)
             for folder in folders:
                 for path in [folder, *folder.rglob("*")]:
-                    os.chown(path, _USER, _USER)
+                    os.chown(path, _USER, _USER, follow_symlinks=False)
 
     def _files(self) -> list[str]:
         """The file at the root has client 0; a file beside the keys has the others, each like it."""

@@ -29,6 +29,7 @@ docker run --rm "$FL_SIM_IMAGE" id
 step "keys, SuperLink, three clients"
 $fl_sim deploy keys --clients 3 --place "$place"
 $fl_sim deploy up --place "$place" --port "$port"
+if ${PYTHON:-python3} -m experiments.deploy.health "127.0.0.1:$port"; then echo "it answers without TLS" >&2; exit 1; fi
 
 step "the study, in containers"
 $fl_sim deploy run $study --place "$place" --address "127.0.0.1:$port"

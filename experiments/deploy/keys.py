@@ -34,11 +34,12 @@ def make(place: Place, clients: int, hosts: Sequence[str] = (), days: int = 365)
     """What is missing for ``clients`` SuperNodes; keys that are there stay, the SuperLink's certificate is renewed.
 
     Args:
-        hosts: Names and addresses, beside ``HOSTS``, by which SuperNodes reach the SuperLink.
+        hosts: Names and addresses, beside ``HOSTS`` and those it had, by which SuperNodes reach the SuperLink.
         days: For which the certificates hold.
     """
+    place.server.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = _authority(place, days)
-    _certify(place.server, signer, [*HOSTS, *hosts], days)
+    _certify(place.server, signer, [*HOSTS, *_hosts(place.server / "server.pem"), *hosts], days)
     trusted = place.ca.read_bytes()
     (place.server / "ca.crt").write_bytes(trusted)
     for number in range(clients):
@@ -64,6 +65,16 @@ def _authority(place: Place, days: int) -> EllipticCurvePrivateKey:
     _write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     place.ca.write_bytes(certificate.public_bytes(Encoding.PEM))
     return key
+
+
+def _hosts(path: Path) -> list[str]:
+    """By which the certificate that is there lets itself be reached."""
+    if not path.exists():
+        return []
+    names = x509.load_pem_x509_certificate(path.read_bytes()).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    return [str(name.value) for name in names.value]
 
 
 def _certify(folder: Path, signer: EllipticCurvePrivateKey, hosts: Sequence[str], days: int) -> None:

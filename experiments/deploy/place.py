@@ -54,5 +54,6 @@ class Place:
     def add_client(self, number: int, clients: int) -> None:
         """Its folder, with what it has to know of itself."""
         folder = self.client(number)
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "data").mkdir(exist_ok=True)
         (folder / "client.json").write_text(json.dumps({"client": number, "clients": clients}) + "\n")

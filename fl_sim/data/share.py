@@ -1,6 +1,7 @@
 """One client's images, alone in a file: what its machine needs of the data, and all that it gets."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,9 +50,11 @@ def share_of(data: ClientData, client: int) -> Share:
 
 
 def write_share(path: Path, share: Share) -> None:
-    """As an .npz of plain arrays."""
+    """As an .npz of plain arrays, whole or not at all."""
     about = {"client": share.client, "seed": share.seed, "task": asdict(share.task)}
-    np.savez(path, images=share.held.images.numpy(), labels=share.held.labels.numpy(), about=json.dumps(about))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    np.savez(temporary, images=share.held.images.numpy(), labels=share.held.labels.numpy(), about=json.dumps(about))
+    temporary.replace(path)
 
 
 def read_share(path: Path) -> Share:

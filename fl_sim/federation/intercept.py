@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fl_sim.core import types
-from fl_sim.core.errors import RefusedReplyError
+from fl_sim.core.errors import ConfigError, RefusedReplyError
 from fl_sim.core.types import Observation, Task, Tensors, Update
 from fl_sim.federation import wire
 from fl_sim.training.local import State
@@ -47,6 +47,9 @@ class Intercept(Strategy):
         reader: How replies are read; the default is a stock Flower app's, which sends weights.
         view: ``client``: every update; ``aggregate``: only their weighted mean, what secure aggregation would show.
         clients: Node id to client number; the default numbers nodes in the order of their ids.
+
+    Raises:
+        ConfigError: A task without a mean and a std for each channel.
     """
 
     def __init__(
@@ -60,6 +63,10 @@ class Intercept(Strategy):
         view: View = "client",
         clients: Mapping[int, int] | None = None,
     ) -> None:
+        if not len(task.mean) == len(task.std) == task.image_shape[0]:
+            raise ConfigError(
+                f"expected {task.image_shape[0]} means and stds, one a channel, got {task.mean, task.std}"
+            )
         self._inner, self._sink = inner, sink
         self._task, self._protocol, self._view = task, protocol, view
         self._reader = reader or wire.StockReader()

@@ -32,6 +32,8 @@ to be told by its clients, and with adaptive clipping the norm itself needs a sh
 SERVER = -1
 """In the place of a client's number: the server itself."""
 
+_EVERY = 0.2  # seconds between two looks for answers
+
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
@@ -72,24 +74,47 @@ def build_strategy(name: str, cohort: int, options: Mapping[str, Any], seed: int
         raise ConfigError(f"strategy {name}: {error}") from error
 
 
-def roll_call(grid: Grid, clients: int, timeout: float = 120.0) -> dict[int, int]:
-    """Node id to client number, once ``clients`` nodes have answered which partition they hold."""
-    nodes, there, ends = dict[int, int](), 0, time.monotonic() + timeout
-    while there < clients:
+def roll_call(grid: Grid, clients: int, timeout: float) -> dict[int, int]:
+    """Node id to client number, once nodes have answered that hold the first ``clients`` partitions.
+
+    Each is asked as soon as it is there, and again after an error; one that does not answer keeps nobody waiting else.
+
+    Raises:
+        FlSimError: Some have not answered within ``timeout`` seconds.
+    """
+    holds, open_, last, ends = dict[int, int](), dict[str, int](), "", time.monotonic() + timeout
+    while (answered := _answered(holds, clients)) < clients:
+        there = set(grid.get_node_ids())
         if time.monotonic() > ends:
-            raise FlSimError(f"expected {clients} clients, {there} answered within {timeout:.0f} s: start the others")
-        new = [node for node in grid.get_node_ids() if node not in nodes]
-        nodes |= _ask(grid, new, timeout) if new else {}
-        there = sum(client < clients for client in nodes.values())
-        time.sleep(0 if there >= clients else 0.1)
-    return {node: client for node, client in nodes.items() if client < clients}
+            raise FlSimError(_short(clients, answered, len(there), timeout, last))
+        open_ |= _ask(grid, there - holds.keys() - {*open_.values()})
+        for reply in grid.pull_messages(list(open_)) if open_ else ():
+            node = open_.pop(reply.metadata.reply_to_message_id)
+            if reply.has_content():
+                holds[node] = wire.client_of(reply.content)
+            else:
+                last = f"; the last error: {reply.error.reason}"
+        time.sleep(_EVERY if _answered(holds, clients) < clients else 0)
+    return {node: client for node, client in holds.items() if client < clients}
 
 
-def _ask(grid: Grid, nodes: list[int], timeout: float) -> dict[int, int]:
+def _answered(holds: Mapping[int, int], clients: int) -> int:
+    return len({client for client in holds.values() if client < clients})
+
+
+def _ask(grid: Grid, nodes: Iterable[int]) -> dict[str, int]:
+    """The question's id for each node that it was sent to."""
     question = RecordDict({wire.ORIGIN: ConfigRecord()})
-    asked = [Message(question, dst_node_id=n, message_type=f"{MessageType.QUERY}.{WHOAMI}") for n in nodes]
-    answers = [reply for reply in grid.send_and_receive(asked, timeout=timeout) if reply.has_content()]
-    return {a.metadata.src_node_id: wire.client_of(a.content) for a in answers}
+    asked = [Message(question, dst_node_id=n, message_type=f"{MessageType.QUERY}.{WHOAMI}") for n in sorted(nodes)]
+    sent = set(grid.push_messages(asked)) if asked else set()
+    return {m.metadata.message_id: m.metadata.dst_node_id for m in asked if m.metadata.message_id in sent}
+
+
+def _short(clients: int, answered: int, there: int, timeout: float, last: str) -> str:
+    return (
+        f"expected {clients} clients, {answered} answered of {there} that are there, within {timeout:g} s{last}: start "
+        "the others, or raise runtime.start_timeout where clients start slowly"
+    )
 
 
 def cohort_of(clients: int, size: int, seed: int, round_: int) -> list[int]:

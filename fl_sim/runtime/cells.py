@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fl_sim.core.errors import StoreError
 from fl_sim.core.types import Budget, Observation, Outcome, Protocol, Reconstruction, Task, Tensors, Update
 from fl_sim.runtime import files
 from fl_sim.runtime.files import JSON
@@ -32,7 +33,7 @@ class CellStore:
     def observation_keys(self) -> list[Key]:
         """Of whole observations, in order."""
         found = (self.path / "observations").glob("r*-c*.safetensors")
-        return sorted(Key(int(p.stem[1:5]), int(p.stem.partition("-c")[2])) for p in found)
+        return sorted(Key(*map(int, p.stem.removeprefix("r").split("-c"))) for p in found)
 
     def save_observation(self, seen: Observation) -> None:
         broadcast = self.path / "broadcast" / f"r{seen.round:04d}.safetensors"
@@ -183,11 +184,19 @@ def record_to(folder: str | Path, model: str | None = None) -> Callable[[Observa
     Args:
         model: What is trained, ``package.module:factory`` or a registered name. It goes into ``audit.toml``, which is
             written where there is none; without it, that file is yours to write.
+
+    Raises:
+        StoreError: Another training was recorded there, whose weights these updates do not belong to.
     """
-    about = Path(folder) / "audit.toml"
+    place, about = CellStore(Path(folder) / "cells" / "base"), Path(folder) / "audit.toml"
+    if found := place.observation_keys():
+        raise StoreError(
+            f"expected a folder for one training, {folder} has {len(found)} observations of an earlier one: record to "
+            "another, or remove it"
+        )
     if model is not None and not about.exists():
         files.write(about, f"model = {json.dumps(model)}\n".encode())
-    return CellStore(Path(folder) / "cells" / "base").save_observation
+    return place.save_observation
 
 
 def _tagged(tag: str, tensors: Tensors) -> dict[str, Any]:

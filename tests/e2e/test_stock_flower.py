@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from attacks import ATTACKS
 from fl_sim import models
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.seeds import derive
 from fl_sim.federation.engine import InProcess
 from fl_sim.metrics.image import psnr
@@ -91,6 +92,13 @@ def run(wrap: object) -> Result:
 
     InProcess()(main, client_app.app, 3)
     return found[0]
+
+
+def test_a_task_that_does_not_fit_its_images_is_refused() -> None:
+    from fl_sim.federation import Intercept, Task
+
+    with pytest.raises(ConfigError, match="expected 3 means and stds, one a channel"):
+        Intercept(FedAvg(), print, task=Task(image_shape=(3, 32, 32), classes=10, mean=(0.5,), std=(0.5,)))
 
 
 def test_watching_changes_nothing(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
-from fl_sim.core.errors import ConfigError
+from fl_sim.core.errors import ConfigError, FlSimError
+from fl_sim.federation import wire
 from fl_sim.federation.client import client_app
 from fl_sim.federation.engine import InProcess, InProcessGrid
 from fl_sim.federation.server import build_strategy, cohort_of, memory_of, recall, roll_call
+from fl_sim.federation.wire import client_of
 from tests.federation.world import Always, federate, job
 
 
@@ -46,7 +48,31 @@ def test_rounds_are_counted_in_bytes() -> None:
 
 def test_nodes_beyond_a_studys_clients_are_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deployment may be larger than a study, and its last clients the first to answer."""
-    there, found = iter([[102, 103], [100, 102, 103], [100, 101, 102, 103]]), dict[int, int]()
+    there = iter([[102, 103], [100, 102, 103], [100, 101, 102, 103]])
     monkeypatch.setattr(InProcessGrid, "get_node_ids", lambda _: next(there))
-    InProcess()(lambda grid: found.update(roll_call(grid, 2)), client_app(Always(job())), 4)
-    assert found == {100: 0, 101: 1}
+    assert called(2, of=4) == {100: 0, 101: 1}
+
+
+def test_a_node_that_is_silent_or_there_twice_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was killed and has come back under another id, before Flower has noticed."""
+    pull = InProcessGrid.pull_messages
+    silent = lambda grid, ids: [m for m in pull(grid, ids) if m.metadata.src_node_id != 100]  # noqa: E731
+    monkeypatch.setattr(InProcessGrid, "pull_messages", silent)
+    monkeypatch.setattr(wire, "client_of", lambda content: [0, 0, 1][client_of(content) - 1])
+    assert called(2, of=4) == {101: 0, 102: 0, 103: 1}
+
+
+def test_a_roll_call_ends_and_names_the_setting_and_the_last_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no data here")
+
+    monkeypatch.setattr("fl_sim.federation.client.partition_of", broken)
+    with pytest.raises(FlSimError, match=r"0 answered of 4 .* 0\.3 s; .*no data here: .*runtime\.start_timeout"):
+        called(2, of=4, timeout=0.3)
+
+
+def called(clients: int, of: int, timeout: float = 5.0) -> dict[int, int]:
+    """The roll call of a federation in this process."""
+    found = dict[int, int]()
+    InProcess()(lambda grid: found.update(roll_call(grid, clients, timeout)), client_app(Always(job())), of)
+    return found

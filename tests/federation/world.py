@@ -97,7 +97,7 @@ def federate(
     out = Trained([], [], state_of(work.model()))
 
     def main(grid: Grid) -> None:
-        nodes = roll_call(grid, CLIENTS)
+        nodes = roll_call(grid, CLIENTS, 60.0)
         spy = Intercept(
             build_strategy(strategy, cohort, options or {}),
             out.seen.append,

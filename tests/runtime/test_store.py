@@ -6,7 +6,7 @@ import torch
 
 from fl_sim.core.errors import StoreError
 from fl_sim.core.types import Budget, Observation, Outcome, Reconstruction
-from fl_sim.runtime.cells import CellStore, Key
+from fl_sim.runtime.cells import CellStore, Key, record_to
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import State
 
@@ -31,6 +31,21 @@ def test_an_observation_comes_back_whole(tmp_path: Path, seen: Observation) -> N
     assert all(torch.equal(back.update.delta[k], t) for k, t in sent.update.delta.items())
     assert (back.task, back.protocol, back.members) == (sent.task, sent.protocol, sent.members)
     assert back.buffers["bn.running_mean"].tolist() == [1.0, 1.0]
+
+
+def test_rounds_are_numbered_beyond_four_digits(tmp_path: Path, seen: Observation) -> None:
+    place = CellStore(tmp_path)
+    for number in (10000, 9):
+        place.save_observation(replace(seen, round=number))
+    assert [key.round for key in place.observation_keys()] == [9, 10000]
+
+
+def test_two_trainings_are_not_recorded_in_one_folder(tmp_path: Path, seen: Observation) -> None:
+    """The weights of the first would be taken for those that the second's clients started from."""
+    record_to(tmp_path, model="mlp")
+    record_to(tmp_path, model="mlp")(seen)
+    with pytest.raises(StoreError, match="1 observations of an earlier one: record to"):
+        record_to(tmp_path, model="mlp")
 
 
 def test_a_reconstruction_comes_back_whole(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_nothing_is_unpickled(name: str, tmp_path: Path) -> None:
     [
         ("a.pkl", b"", "expected one of .safetensors, .npz, .pt"),
         ("a.npz", b"no zip", "expected arrays"),
+        ("a.npz", b"", "expected arrays"),
         ("a.safetensors", b"nothing", "expected arrays"),
         ("a.pt", b"nothing", "weights_only"),
     ],
@@ -82,6 +83,12 @@ def test_other_files_are_refused(name: str, content: bytes, message: str, tmp_pa
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read(tmp_path / name)
+
+
+def test_words_are_no_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", weights=np.ones(2), names=np.array(["fc.weight"]))
+    with pytest.raises(ConfigError, match="expected arrays of numbers"):
+        read(tmp_path / "a.npz")
 
 
 def test_images_are_of_bytes_or_of_numbers_up_to_one(tmp_path: Path) -> None:
@@ -97,6 +104,9 @@ def test_images_are_of_bytes_or_of_numbers_up_to_one(tmp_path: Path) -> None:
     ("images", "labels", "message"),
     [
         (np.full((1, 1, 8, 8), 1.5), np.array([3]), "before any normalisation"),
+        (np.full((1, 1, 8, 8), np.nan), np.array([3]), "before any normalisation"),
+        (np.zeros((0, 1, 8, 8)), np.array([], dtype=np.int64), "expected images, got none"),
+        (np.zeros(64, dtype=np.uint8), np.array([3]), "expected images"),
         (np.zeros((1, 3, 8, 8)), np.array([3]), "expected images"),
         (np.zeros((1, 1, 8, 8)), np.array([10]), "labels in 0..9"),
         (np.zeros((2, 1, 8, 8)), np.array([1]), "expected 2 labels"),

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 
+from experiments import pipeline
 from fl_sim.core.types import Protocol, Task
 from fl_sim.federation.intercept import mean_update
 from fl_sim.runtime.cells import CellStore, Key, record_to
+from fl_sim.runtime.store import RunStore
 from tests.conftest import TASK, observe
 from tests.experiments.audit.record import Record, write_toml
 from tests.experiments.command import fl_sim
@@ -94,6 +96,9 @@ def test_without_the_truth_there_is_confidence_and_no_psnr(tmp_path: Path, monke
     assert "How far reconstructions may be believed" in page
     assert "leaks" not in json.loads((run / "summary.json").read_text())["rows"][0]
     assert "| inverting_gradients | 0." in table
+    with RunStore(run) as store:
+        progress = pipeline.opened(store, "inline", None).progress()
+    assert (progress["attacks"], progress["judgements"], progress["judged"]) == (4, 2, 2)  # each attack is run twice
 
 
 @pytest.mark.slow

@@ -76,6 +76,19 @@ def test_each_client_is_a_container_with_its_own_folder(tmp_path: Path, monkeypa
     assert not environment["FL_SIM_USER"].startswith("0:")
 
 
+def test_what_a_client_links_to_is_not_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root gives folders to the containers' user; a client that plants a link must not get what it points to."""
+    drive, _ = driven(tmp_path / "place", monkeypatch)
+    (secret := tmp_path / "secret").write_text("mine")
+    (drive.place.client(0) / "data" / "link").symlink_to(secret)
+    given = dict[Path, bool]()
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    monkeypatch.setattr("os.chown", lambda path, *_, follow_symlinks=True: given.update({path: follow_symlinks}))
+    drive.hand_over()
+    assert given[drive.place.client(0) / "data" / "link"] is False
+    assert secret not in given
+
+
 def test_a_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drive, _ = driven(tmp_path, monkeypatch, code=1)
     with pytest.raises(FlSimError, match="failed: what it said stands above"):

@@ -64,6 +64,8 @@ def test_private_keys_are_for_their_owner(place: Place) -> None:
     private = [place.authority / "ca.key", place.server / "server.key", *place.path.glob("clients/*/key")]
     assert len(private) == 4
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in private)
+    folders = [place.server, place.client(0), place.client(1)]
+    assert all(path.stat().st_mode & 0o777 == 0o700 for path in folders)  # images, Flower's database
 
 
 def test_a_client_has_a_key_of_its_own_and_nobody_elses(place: Place) -> None:
@@ -81,6 +83,7 @@ def test_more_clients_leave_those_there_are(place: Place) -> None:
     assert (place.client(1) / "key").read_bytes() == before
     assert place.ca.read_bytes() == ca
     assert place.clients() == 3
+    handshake(place, "aggregator.example", place.client(0) / "ca.crt")
     handshake(place, "localhost", place.client(2) / "ca.crt")
 
 
