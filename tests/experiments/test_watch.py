@@ -10,7 +10,7 @@ from experiments.watch import Bars
 def test_a_log_says_how_much_is_left() -> None:
     now, text = [0.0], StringIO()
     cell = cells(load_dict({"name": "t"}, "t"))[0]
-    with Bars(Console(file=text, width=200, get_time=lambda: now[0]), rounds=4, attacks=100) as watch:
+    with Bars(Console(file=text, width=200, get_time=lambda: now[0]), rounds=4, attacks=100, judgements=100) as watch:
         for done in range(1, 11):
             now[0] = 30.0 * done
             watch.attack(cell, "dlg", "converged")
@@ -21,7 +21,7 @@ def test_a_log_says_how_much_is_left() -> None:
 def test_nothing_is_said_of_what_has_not_begun() -> None:
     now, text = [0.0], StringIO()
     cell = cells(load_dict({"name": "t"}, "t"))[0]
-    with Bars(Console(file=text, width=200, get_time=lambda: now[0]), rounds=4, attacks=0) as watch:
+    with Bars(Console(file=text, width=200, get_time=lambda: now[0]), rounds=4, attacks=0, judgements=0) as watch:
         now[0] = 30.0
         watch.round(cell, 0, 0.1)
     assert "left" not in text.getvalue()
