@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, alike
 from attacks.solvers import Solution, Solver
-from attacks.variables import Variables
+from attacks.variables import Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
@@ -33,7 +34,7 @@ class PosteriorSearch(Attack):
         priors: Costs of the guess's images; summed.
         variables: What is searched.
         solver: How.
-        restarts: Independent starts; the one with the best final objective is kept.
+        restarts: Independent starts, as many at a time as fit; the one with the best final objective is kept.
         annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
         ball: Search the centre of the best ball instead of the best point; ``None``: maximum a posteriori.
         local: What is made of the client's local steps.
@@ -63,9 +64,21 @@ class PosteriorSearch(Attack):
         began = time.monotonic()
         problem = Problem.of(seen, model, rng, device, self.local.passes)
         start = self._searched.start(problem, self.restarts, rng)
-        matching = self.objective(problem, rng)
-        found = self.solver.solve_all(matching, matching.project(start), 1)[0]
+        solve = partial(self._solved, start=start, problem=problem, offsets=self._offsets([problem], [rng]))
+        found = min(halved(solve, range(self.restarts), ()), key=attrgetter("score"))
         return self._told(found, problem, time.monotonic() - began)
+
+    def _solved(
+        self, restarts: Sequence[int], _: Sequence[Generator], *, start: Point, problem: Problem, offsets: list[Tensor]
+    ) -> list[Solution]:
+        """The best of some of one observation's restarts."""
+        if len(restarts) > 1:
+            one = Matching(self._terms(), [problem], 1, offsets)
+            first = {name: v[:1].detach().requires_grad_() for name, v in start.items()}
+            check_fits(partial(one, first, 1.0), len(restarts), problem.device)
+        matching = Matching(self._terms(), [problem], len(restarts), offsets, whole=self.local.compiles)
+        own = {name: v[restarts[0] : restarts[-1] + 1] for name, v in start.items()}
+        return self.solver.solve_all(matching, matching.project(own), 1)
 
     def _batched(
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
@@ -77,16 +90,17 @@ class PosteriorSearch(Attack):
     def _search_all(
         self, seen: Sequence[Observation], rngs: Sequence[Generator], *, model: nn.Module, device: str
     ) -> list[Reconstruction]:
+        if len(seen) == 1:
+            return [self._reconstruct(seen[0], model, rngs[0], device)]
         began = time.monotonic()
         problems = [Problem.of(one, model, rng, device, self.local.passes) for one, rng in zip(seen, rngs, strict=True)]
         problems = [problems[0].shared(problem) for problem in problems]
         starts = [self._searched.start(p, self.restarts, rng) for p, rng in zip(problems, rngs, strict=True)]
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         offsets = self._offsets(problems, rngs)
-        if len(seen) > 1:
-            one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
-            first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
-            check_fits(partial(one, first, 1.0), len(seen), device)
+        one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
+        first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
+        check_fits(partial(one, first, 1.0), len(seen), device)
         matching = Matching(self._terms(), problems, self.restarts, offsets, whole=self.local.compiles)
         found = self.solver.solve_all(matching, matching.project(start), len(seen))
         each = (time.monotonic() - began) / len(seen)

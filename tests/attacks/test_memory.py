@@ -67,6 +67,25 @@ def test_of_one_observations_chains_as_many_go_together_as_fit(
     assert (found.images - expected.images).abs().max() < 1e-3
 
 
+def test_of_one_observations_restarts_as_many_go_together_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tried = net(), list[int]()
+    seen, attack = observations(model)[0], ATTACKS["inverting_gradients"](steps=4, restarts=4)
+    expected = attack(seen, model, derive(0))
+    solved = PosteriorSearch._solved
+
+    def counted(self: PosteriorSearch, restarts: Sequence[int], *args: Any, **options: Any) -> Any:
+        tried.append(len(restarts))
+        return solved(self, restarts, *args, **options)
+
+    monkeypatch.setattr(PosteriorSearch, "_solved", counted)
+    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
+    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * 2)
+    found = attack(seen, model, derive(0))
+    assert tried == [4, 2, 2]
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert (found.images - expected.images).abs().max() < 1e-3
+
+
 def test_a_gpu_has_what_is_free_and_what_is_only_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"memory_reserved": 30, "memory_allocated": 10, "mem_get_info": (100, 500)}.items():
         monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
