@@ -46,11 +46,7 @@ class Camera:
 
 
 class Film(Variables):
-    """Other variables, with a camera on the first trial.
-
-    Each reading that a solver differentiates is a step; one without gradient is the best point, read at the end, and is
-    not filmed.
-    """
+    """Other variables, with a camera on the first trial: each point that a solver projects, the start first, is a step."""
 
     def __init__(self, variables: Variables, camera: Camera) -> None:
         self._variables, self._camera = variables, camera
@@ -60,10 +56,9 @@ class Film(Variables):
         return self._variables.start(problem, trials, rng)
 
     def decode(self, point: Point, problem: Problem) -> Guess:
-        guess = self._variables.decode(point, problem)
-        if guess.images.requires_grad:
-            self._camera.show(guess.images[0])
-        return guess
+        return self._variables.decode(point, problem)
 
     def project(self, point: Point, problem: Problem) -> Point:
-        return self._variables.project(point, problem)
+        projected = self._variables.project(point, problem)
+        self._camera.show(self._variables.decode(projected, problem).images[0])
+        return projected
