@@ -46,7 +46,7 @@ class Camera:
 
 
 class Film(Variables):
-    """Other variables, with a camera on the first trial: each point that a solver projects, the start first, is a step."""
+    """Other variables, with a camera on the first trial: each point that a solver projects is a step, the start too."""
 
     def __init__(self, variables: Variables, camera: Camera) -> None:
         self._variables, self._camera = variables, camera
