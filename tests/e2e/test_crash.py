@@ -16,6 +16,12 @@ from tests.experiments.studies import TINY
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SLOWER = TINY.replace("steps = 30", "steps = 250").replace("rounds = 2", "rounds = 3")
+HEARS_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
+from experiments.cli import main
+sys.exit(main())
+"""
 UNCOMPILED = '[runtime]\ncompile = "never"\n'
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "first observation": lambda run: any(run.glob("cells/*/observations/*.safetensors")),
@@ -27,7 +33,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 
 
 def start(folder: Path, executor: str = "inline") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "experiments.cli", "run", str(folder.parent / "tiny.toml")]
+    command = [sys.executable, "-c", HEARS_CTRL_C, "run", str(folder.parent / "tiny.toml")]
     command += ["--out", str(folder), "--executor", executor]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
 
