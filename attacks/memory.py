@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
+from fl_sim.core.types import Tensors
+
 J = TypeVar("J")
 R = TypeVar("R")
 _GROUP = Path("/sys/fs/cgroup")
@@ -39,17 +41,18 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU)
 
 
-def check_fits(step: Callable[[], object], many: int, device: str) -> None:
+def check_fits(objective: Callable[[dict[str, Tensor], float], object], start: Tensors, many: int, device: str) -> None:
     """Refuse a batch before it is begun, as an allocator would: on Linux the system kills instead of refusing.
 
     Args:
-        step: A step of one observation, up to its derivative: what that keeps is kept ``many`` times.
+        objective: Of one, called at ``start`` up to its derivative: what that keeps is kept ``many`` times.
 
     Raises:
         torch.OutOfMemoryError: That is more than half of what is free; the other half is for other workers and for what
             comes and goes within a step.
     """
-    if (left := free(device)) is not None and many * (each := kept_by(step)) > left / 2:
+    point = {name: v.detach().requires_grad_() for name, v in start.items()}
+    if (left := free(device)) is not None and many * (each := kept_by(lambda: objective(point, 1.0))) > left / 2:
         raise torch.OutOfMemoryError(f"{many} observations at {each} bytes a step do not fit half of {left} free bytes")
 
 

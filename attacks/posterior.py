@@ -74,8 +74,7 @@ class PosteriorSearch(Attack):
         """The best of some of one observation's restarts."""
         if len(restarts) > 1:
             one = Matching(self._terms(), [problem], 1, offsets)
-            first = {name: v[:1].detach().requires_grad_() for name, v in start.items()}
-            check_fits(partial(one, first, 1.0), len(restarts), problem.device)
+            check_fits(one, {name: v[:1] for name, v in start.items()}, len(restarts), problem.device)
         matching = Matching(self._terms(), [problem], len(restarts), offsets, whole=self.local.compiles)
         own = {name: v[restarts[0] : restarts[-1] + 1] for name, v in start.items()}
         return self.solver.solve_all(matching, matching.project(own), 1)
@@ -99,8 +98,7 @@ class PosteriorSearch(Attack):
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         offsets = self._offsets(problems, rngs)
         one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
-        first = {name: v.detach().requires_grad_() for name, v in starts[0].items()}
-        check_fits(partial(one, first, 1.0), len(seen), device)
+        check_fits(one, starts[0], len(seen), device)
         matching = Matching(self._terms(), problems, self.restarts, offsets, whole=self.local.compiles)
         found = self.solver.solve_all(matching, matching.project(start), len(seen))
         each = (time.monotonic() - began) / len(seen)

@@ -38,8 +38,8 @@ def main(folder: Path) -> None:
 
 def _part(folder: Path, kill_at: int | None) -> dict[str, Any]:
     """``fl-sim run``, watched; killed with no warning once it has come so far."""
-    command = [sys.executable, "-c", "import sys; from experiments.cli import main; sys.exit(main())"]
-    run = subprocess.Popen([*command, "run", STUDY, "--out", str(folder)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "experiments.cli", "run", STUDY, "--out", str(folder)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     began, samples = time.monotonic(), list[Sample]()
     while run.poll() is None:
         samples.append({"seconds": round(time.monotonic() - began, 1), **_look(run.pid), "round": _rounds(folder)})

@@ -11,7 +11,6 @@ from attacks import ATTACKS, memory
 from attacks.posterior import PosteriorSearch
 from attacks.staged import StagedSearch
 from fl_sim.core.seeds import derive
-from fl_sim.core.types import Observation
 from tests.attacks.test_together import net, observations
 
 
@@ -23,65 +22,48 @@ def test_what_a_step_keeps_is_counted_once() -> None:
     assert memory.kept_by(lambda: x.detach().exp()) == 0
 
 
-@pytest.mark.parametrize(("fitting", "sizes"), [(3, [3]), (2, [3, 1, 2]), (0, [3, 1, 2, 1, 1])])
-def test_as_many_are_searched_together_as_fit(fitting: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tried = net(), list[int]()
-    seen, attack = observations(model), ATTACKS["inverting_gradients"](steps=4)
-    expected = attack.batched(seen, model, [derive(one.client) for one in seen])
-    searched = PosteriorSearch._search_all
+def sizes_tried(monkeypatch: pytest.MonkeyPatch, searches: type, method: str, *, fitting: int) -> list[int]:
+    """Filled with how many each call of the method is given, in a memory that holds ``fitting``."""
+    tried, original = list[int](), getattr(searches, method)
 
-    def counted(self: PosteriorSearch, some: Sequence[Observation], *args: Any, **options: Any) -> Any:
+    def counted(self: object, some: Sequence[object], *args: Any, **options: Any) -> Any:
         tried.append(len(some))
-        return searched(self, some, *args, **options)
+        return original(self, some, *args, **options)
 
-    monkeypatch.setattr(PosteriorSearch, "_search_all", counted)
+    monkeypatch.setattr(searches, method, counted)
     monkeypatch.setattr(memory, "kept_by", lambda _: 100)
     monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * fitting)
+    return tried
+
+
+@pytest.mark.parametrize(("fitting", "sizes"), [(3, [3]), (2, [3, 1, 2]), (0, [3, 1, 2, 1, 1])])
+def test_as_many_are_searched_together_as_fit(fitting: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net()
+    seen, attack = observations(model), ATTACKS["inverting_gradients"](steps=4)
+    expected = attack.batched(seen, model, [derive(one.client) for one in seen])
+    tried = sizes_tried(monkeypatch, PosteriorSearch, "_search_all", fitting=fitting)
     found = attack.batched(seen, model, [derive(one.client) for one in seen])
     assert tried == sizes
     assert all((a.images - b.images).abs().max() < 1e-3 for a, b in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "sizes"),
-    [("gifd", {"stages": 1, "steps": 2}, [4, 2, 2] * 2), ("gias", {"latent_steps": 2, "steps": 2}, [4, 2, 2] * 2)],
+    ("name", "options", "searches", "network", "sizes"),
+    [
+        ("gifd", {"generator": "digits", "stages": 1, "steps": 2}, StagedSearch, "mlp", [4, 2, 2] * 2),
+        ("gias", {"generator": "digits", "latent_steps": 2, "steps": 2}, StagedSearch, "mlp", [4, 2, 2] * 2),
+        ("inverting_gradients", {"steps": 4}, PosteriorSearch, "lenet", [4, 2, 2]),
+    ],
 )
-def test_of_one_observations_chains_as_many_go_together_as_fit(
-    name: str, options: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+def test_of_one_observations_restarts_as_many_go_together_as_fit(
+    name: str, options: dict[str, Any], searches: type, network: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tried = net("mlp"), list[int]()
-    seen, attack = observations(model)[0], ATTACKS[name](generator="digits", restarts=4, **options)
+    model = net(network)
+    seen, attack = observations(model)[0], ATTACKS[name](restarts=4, **options)
     expected = attack(seen, model, derive(0))
-    solved = StagedSearch._solved
-
-    def counted(self: StagedSearch, places: Sequence[int], *args: Any, **options: Any) -> Any:
-        tried.append(len(places))
-        return solved(self, places, *args, **options)
-
-    monkeypatch.setattr(StagedSearch, "_solved", counted)
-    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
-    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * 2)
+    tried = sizes_tried(monkeypatch, searches, "_solved", fitting=2)
     found = attack(seen, model, derive(0))
     assert tried == sizes
-    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
-    assert (found.images - expected.images).abs().max() < 1e-3
-
-
-def test_of_one_observations_restarts_as_many_go_together_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tried = net(), list[int]()
-    seen, attack = observations(model)[0], ATTACKS["inverting_gradients"](steps=4, restarts=4)
-    expected = attack(seen, model, derive(0))
-    solved = PosteriorSearch._solved
-
-    def counted(self: PosteriorSearch, restarts: Sequence[int], *args: Any, **options: Any) -> Any:
-        tried.append(len(restarts))
-        return solved(self, restarts, *args, **options)
-
-    monkeypatch.setattr(PosteriorSearch, "_solved", counted)
-    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
-    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * 2)
-    found = attack(seen, model, derive(0))
-    assert tried == [4, 2, 2]
     assert found.loss == pytest.approx(expected.loss, rel=1e-4)
     assert (found.images - expected.images).abs().max() < 1e-3
 
