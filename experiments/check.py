@@ -142,7 +142,7 @@ def _fits(cell: Cell, data: ClientData) -> None:
         ConfigError: They do not.
     """
     federation, adversary, task = cell.study.federation, cell.study.adversary, data.task()
-    size = federation.batch_size if federation.mode == "fedsgd" else None
+    size = cell.protocol().round_size
     chosen = adversary.clients if adversary.view == "client" else None
     most = max(len(data.used(client, 1, size)) for client in chosen or range(federation.clients))
     if cell.study.attacks and most > MOST_IMAGES:

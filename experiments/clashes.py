@@ -30,7 +30,7 @@ def central(cell: Cell, data_dir: str | None) -> None:
     if cell.study.federation.strategy != CENTRAL:
         return
     federation, data, found = cell.study.federation, cell.data(data_dir), []
-    size = federation.batch_size if federation.mode == "fedsgd" else None
+    size = cell.protocol().round_size
     counts = {len(data.used(client, 1, size)) for client in range(federation.clients)}
     if len(counts) > 1:
         found.append(
@@ -104,7 +104,7 @@ def mixable(cell: Cell, data_dir: str | None) -> None:
         ConfigError: Some client has fewer.
     """
     federation, data = cell.study.federation, cell.data(data_dir)
-    size = federation.batch_size if federation.mode == "fedsgd" else None
+    size = cell.protocol().round_size
     fewest = min(len(data.used(client, 1, size)) for client in range(federation.clients))
     mixes = max((d.mixes for d in cell.defenses() if isinstance(d, (Mixup, InstaHide))), default=0)
     if fewest < mixes:

@@ -168,8 +168,7 @@ class Judge:
 
     def indices(self, key: Key) -> list[int]:
         """Which training images are behind an observation."""
-        protocol = self.job.protocol
-        size = protocol.batch_size if protocol.mode == "fedsgd" else None
+        size = self.job.protocol.round_size
         return [int(i) for client in self.members(key) for i in self.data.used(client, key.round, size)]
 
 

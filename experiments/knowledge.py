@@ -36,7 +36,7 @@ def empty_observations(cell: Cell, data_dir: str | None) -> Iterator[tuple[Obser
     """
     federation, adversary = cell.study.federation, cell.study.adversary
     data, job = cell.data(data_dir), cell.job(data_dir)
-    size = federation.batch_size if federation.mode == "fedsgd" else None
+    size = cell.protocol().round_size
     groups: list[tuple[int, ...]] = [(client,) for client in adversary.clients or range(federation.clients)]
     if adversary.view == "aggregate":
         groups = [tuple(range(federation.cohort or federation.clients))]

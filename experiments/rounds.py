@@ -15,7 +15,7 @@ def refuse_other_images(cell: Cell, part: AttackPart, data_dir: str | None) -> N
     if not part.joint:
         return
     federation, adversary, data = cell.study.federation, cell.study.adversary, cell.data(data_dir)
-    size = federation.batch_size if federation.mode == "fedsgd" else None
+    size = cell.protocol().round_size
     rounds = adversary.rounds or range(1, federation.rounds + 1)
     for client in adversary.clients or range(federation.clients):
         used = {number: set(data.used(client, number, size).tolist()) for number in rounds}

@@ -61,6 +61,11 @@ class Protocol:
     sampling: Literal["shuffle", "poisson"] = "shuffle"
     batchnorm: Literal["eval", "train"] = "eval"
 
+    @property
+    def round_size(self) -> int | None:
+        """Most images that a client uses in a round; ``None``: all it holds."""
+        return self.batch_size if self.mode == "fedsgd" else None
+
     def steps(self, num_examples: int) -> int:
         """SGD steps on ``num_examples`` images: an epoch's last batch may be smaller; Poisson samples are as many as
         make up the images on average.

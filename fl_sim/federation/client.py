@@ -95,7 +95,7 @@ def train_once(job: ClientJob, start: State, client: int, round_: int) -> tuple[
 
 def held(job: ClientJob, client: int, round_: int) -> Batch:
     """The client's own images of a round."""
-    return job.data.batch(client, round_, job.protocol.batch_size if job.protocol.mode == "fedsgd" else None)
+    return job.data.batch(client, round_, job.protocol.round_size)
 
 
 def transformed(job: ClientJob, batch: Batch, client: int, round_: int) -> Batch:
