@@ -106,6 +106,8 @@ def positions(held: int, client: int, round_: int, size: int | None, seed: int) 
     """Which of the ``held`` images a client uses in a round: see :meth:`ClientData.used`."""
     if size is None:
         return torch.arange(held)
+    if size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {size}")
     size = min(size, held)
     epoch, step = divmod(round_ - 1, held // size)
     order = torch.randperm(held, generator=derive(seed, "order", client, epoch))

@@ -212,9 +212,8 @@ class RaySession:
 
     def __enter__(self) -> "RaySession":
         if self._address is not None:
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
-                "1"  # fl_sim keeps Ray on loopback; a cluster is not there
-            )
+            # fl_sim keeps Ray on loopback, where a cluster is not
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
         import ray
 
         self._own = not ray.is_initialized()

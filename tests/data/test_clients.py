@@ -71,6 +71,11 @@ def test_clients_are_capped() -> None:
     assert torch.equal(data.holdings(2), ClientData().holdings(2)[:3])
 
 
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
+        ClientData(per_client=3).batch(0, 1, 0)
+
+
 def test_a_client_with_few_images_uses_all_in_every_round() -> None:
     data = ClientData(partition=Partition(kind="sizes", sizes=(3, 40)), clients=2)
     assert [len(data.used(0, round_, 8)) for round_ in (1, 2, 3)] == [3, 3, 3]
