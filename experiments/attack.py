@@ -154,7 +154,7 @@ class AttackStage:
     def _job(self, cell: Cell, part: AttackPart, seen: Sequence[Observation]) -> AttackJob:
         made, runtime, model = attack(part), cell.study.runtime, cell.model(seen[0].task)
         those = [one for one in self.cells if any(part.key() == other.key() for other in one.study.attacks)]
-        work = made.work * sum(one.expected_observations() for one in those)
+        work = made.work * sum(one.expected_observations(self.data_dir) for one in those)
         return AttackJob(
             cell=cell,
             label=part.key(),
@@ -207,6 +207,6 @@ def counted(store: RunStore, cells: Sequence[Cell]) -> tuple[int, int]:
     return ended, failed
 
 
-def expected_jobs(cell: Cell) -> int:
+def expected_jobs(cell: Cell, data_dir: str | None) -> int:
     """How many attacks a cell asks for; fewer where replies are refused."""
-    return cell.expected_observations() * len(cell.study.attacks)
+    return cell.expected_observations(data_dir) * len(cell.study.attacks)

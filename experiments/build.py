@@ -16,6 +16,7 @@ from defenses.privacy import Guarantee, central, guarantee
 from experiments.config import Study, load_dict, replaced
 from experiments.parts import AttackPart, Part
 from experiments.risk import PREDICTORS, Predictor
+from experiments.schedule import attacked_rounds
 from fl_sim import models
 from fl_sim.core.contracts import AnyDefense, Attack, ModelDefense
 from fl_sim.core.errors import ConfigError, suggestion
@@ -92,10 +93,13 @@ class Cell:
     def rounds_done(self, place: CellStore) -> int:
         return place.rounds_done()
 
-    def expected_observations(self) -> int:
+    def attacked_rounds(self, data_dir: str | None) -> list[int]:
+        """The rounds of which observations are attacked, ascending."""
+        return attacked_rounds(self.study, self.protocol(), self.data(data_dir))
+
+    def expected_observations(self, data_dir: str | None) -> int:
         """How many of its observations are attacked; fewer where replies are refused."""
-        study = self.study
-        rounds = len(study.adversary.rounds or range(study.federation.rounds))
+        study, rounds = self.study, len(self.attacked_rounds(data_dir))
         if study.adversary.view == "aggregate":
             return rounds
         cohort = study.federation.cohort or study.federation.clients

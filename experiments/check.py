@@ -109,6 +109,7 @@ def _problems(cell: Cell, data_dir: str | None) -> Iterator[str]:
         lambda: build_strategy(federation.strategy, cohort, federation.strategy_options),
         lambda: central(cell, data_dir),
         lambda: mixable(cell, data_dir),
+        lambda: cell.attacked_rounds(data_dir),
         *(lambda part=part: build("defense", DEFENSES, part) for part in study.defenses),
         lambda: _decodable(cell),
         cell.predictors,

@@ -127,6 +127,8 @@ def _numbers(study: Study) -> Iterator[str]:
     for number in adversary.rounds or []:
         if number > federation.rounds:
             yield f"adversary.rounds: expected numbers up to rounds = {federation.rounds}, got {number}"
+    if adversary.rounds is not None and adversary.records is not None:
+        yield "adversary: expected rounds or records, got both: leave one of them out"
     keys = [part.key() for part in study.attacks]
     for key in sorted({k for k in keys if keys.count(k) > 1}):
         yield f"attacks: expected different labels, got {key!r} twice: give each a label"

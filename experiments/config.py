@@ -55,7 +55,8 @@ class Adversary(Section):
     """What the server sees, where it looks, and what it is granted beyond the wire."""
 
     view: Literal["client", "aggregate"] = "client"
-    rounds: list[Count] | None = None  # attacked rounds; all where not given
+    rounds: list[Count] | None = None  # attacked rounds; all where neither they nor records are given
+    records: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None  # the first after so many
     clients: list[Annotated[int, Field(ge=0)]] | None = None  # attacked clients; all where not given
     labels: bool = False
     protocol: bool = True

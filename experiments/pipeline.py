@@ -60,7 +60,7 @@ class Run:
     def expected(self) -> tuple[int, int]:
         """Rounds and attack jobs that the study asks for."""
         rounds = sum(cell.study.federation.rounds for cell in self.cells)
-        return rounds, sum(expected_jobs(cell) for cell in self.cells)
+        return rounds, sum(expected_jobs(cell, self.data_dir) for cell in self.cells)
 
     def done(self) -> tuple[int, int, int]:
         """Rounds, attack jobs and failed attack jobs that are on the disk."""
@@ -71,7 +71,7 @@ class Run:
         """What is expected and what earlier sessions left, as :class:`experiments.watch.Bars` takes it."""
         (rounds, attacks), (rounds_done, attacks_done, _) = self.expected(), self.done()
         done = {"rounds_done": rounds_done, "attacks_done": attacks_done, "judged": len(list(self.store.records()))}
-        judgements = sum(cell.expected_observations() * len(cell.reported()) for cell in self.cells)
+        judgements = sum(cell.expected_observations(self.data_dir) * len(cell.reported()) for cell in self.cells)
         return {"rounds": rounds, "attacks": attacks, "judgements": judgements, **done}
 
     def finished(self) -> bool:

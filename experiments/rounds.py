@@ -16,7 +16,7 @@ def refuse_other_images(cell: Cell, part: AttackPart, data_dir: str | None) -> N
         return
     federation, adversary, data = cell.study.federation, cell.study.adversary, cell.data(data_dir)
     size = cell.protocol().round_size
-    rounds = adversary.rounds or range(1, federation.rounds + 1)
+    rounds = cell.attacked_rounds(data_dir)
     for client in adversary.clients or range(federation.clients):
         used = {number: set(data.used(client, number, size).tolist()) for number in rounds}
         if other := [number for number in rounds if used[number] != used[min(rounds)]]:

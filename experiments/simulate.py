@@ -95,10 +95,10 @@ class Simulation:
         if done == 0:
             write(partial(place.add_training, test(0, state)))
 
-        seen: list[Observation] = []
+        seen, attacked = list[Observation](), set(cell.attacked_rounds(self.data_dir))
 
         def see(one: Observation) -> None:
-            if targeted(cell, one):
+            if one.round in attacked and targeted(cell, one):
                 write(partial(place.save_observation, one))
                 seen.append(one)
 
@@ -161,7 +161,14 @@ class Tester:
         with single_threaded():
             loss, accuracy = evaluate(self.model, state, self.data.test(self.cell.study.evaluation.test_images))
         self.watch.round(self.cell, number, accuracy)
-        return {"round": number, "loss": finite(loss), "accuracy": accuracy, **_row(finished)}
+        row = {"round": number, "loss": finite(loss), "accuracy": accuracy, "images": self._images(finished)}
+        return row | _row(finished)
+
+    def _images(self, finished: Round | None) -> int:
+        """How many the round's clients trained on, each as often as it was used."""
+        protocol = self.cell.protocol()
+        clients = finished.clients if finished else ()
+        return sum(protocol.images(len(self.data.holdings(client))) for client in clients)
 
 
 def trained(place: CellStore, cell: Cell) -> bool:
@@ -169,11 +176,9 @@ def trained(place: CellStore, cell: Cell) -> bool:
 
 
 def targeted(cell: Cell, seen: Observation) -> bool:
-    """Whether the study attacks this observation."""
-    rounds, clients = cell.study.adversary.rounds, cell.study.adversary.clients
-    return (rounds is None or seen.round in rounds) and (
-        clients is None or len(seen.members) > 1 or seen.client in clients
-    )
+    """Whether the study attacks this client, or all of them together."""
+    clients = cell.study.adversary.clients
+    return clients is None or len(seen.members) > 1 or seen.client in clients
 
 
 def finite(value: float) -> float | None:

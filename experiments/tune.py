@@ -158,7 +158,7 @@ def attacked_images(grid: list[Cell], data_dir: str | None) -> set[int]:
 def _attacked(cell: Cell, data_dir: str | None) -> Iterator[int]:
     federation, adversary = cell.study.federation, cell.study.adversary
     data, size = cell.data(data_dir), cell.protocol().round_size
-    for round_ in adversary.rounds or range(1, federation.rounds + 1):
+    for round_ in cell.attacked_rounds(data_dir):
         for client in adversary.clients or range(federation.clients):
             yield from data.used(client, round_, size).tolist()
 

@@ -56,7 +56,8 @@ class AuditCell(Cell):
         """All that were recorded, also after the import: nothing is trained here."""
         return max(key.round for key in place.observation_keys())
 
-    def expected_observations(self) -> int:
+    def expected_observations(self, data_dir: str | None) -> int:
+        del data_dir
         return len(self.place.observation_keys())
 
     def reported(self) -> list[str]:

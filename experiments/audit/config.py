@@ -125,8 +125,10 @@ def _grants(audit: Audit) -> list[str]:
         found.append('adversary.defense: what a defense drew was not recorded: set "parameters" at most')
     if audit.adversary.labels and any(one.truth is None for one in audit.updates):
         found.append("adversary.labels: expected the truth of every update, from which labels are granted: give it")
-    if audit.adversary.rounds or audit.adversary.clients:
-        found.append("adversary.rounds, clients: all that is imported is attacked: leave them out, name fewer updates")
+    if audit.adversary.rounds or audit.adversary.records or audit.adversary.clients:
+        found.append(
+            "adversary: all that is imported is attacked: leave rounds, records, clients out, name fewer updates"
+        )
     if audit.adversary.view == "aggregate":
         found.append("adversary.view: expected client: a recorded sum is one update, with the examples of all in it")
     return found

@@ -64,7 +64,8 @@ def training_by_round(report: ReportInput) -> list[Json]:
     """A row for each setting and round, from round 0 (before training).
 
     ``accuracy``: on the test images after the round, in [0, 1], ``{"n", "mean", "low", "high"}`` over seeds, the bounds
-    of its 95 % interval. ``bytes_up``: sent by all clients so far, mean over seeds. ``epsilon``: spent so far, as in
+    of its 95 % interval. ``bytes_up``: sent by all clients so far, mean over seeds. ``images``: used so far, counted
+    as often as they were; ``None`` where an earlier version did not count them. ``epsilon``: spent so far, as in
     :func:`experiments.report.table.summarise`; ``None`` where there is none, or where it was not computed: sampled
     mechanisms are accounted for at some rounds only, the first and the last among them.
     """
@@ -77,6 +78,7 @@ def _rounds(report: ReportInput, setting: Setting) -> Iterator[Json]:
         return
     shortest = min(map(len, seeds))  # a seed may still be running
     sent = [list(accumulate(row["bytes_up"] for row in rows)) for rows in seeds]
+    used = [list(accumulate(row["images"] for row in rows)) for rows in seeds if "images" in rows[0]]
     accounted = _accounted(report, setting, shortest)
     for place in range(shortest):
         number = seeds[0][place]["round"]
@@ -86,6 +88,7 @@ def _rounds(report: ReportInput, setting: Setting) -> Iterator[Json]:
             "round": number,
             "accuracy": {"n": len(accuracies), **mean_interval(accuracies)._asdict()},
             "bytes_up": fmean(one[place] for one in sent),
+            "images": fmean(one[place] for one in used) if used else None,
             "epsilon": spent(report, setting, number) if place in accounted else None,
         }
 

@@ -66,6 +66,10 @@ class Protocol:
         """Most images that a client uses in a round; ``None``: all it holds."""
         return self.batch_size if self.mode == "fedsgd" else None
 
+    def images(self, num_examples: int) -> int:
+        """How often a client that holds ``num_examples`` images uses one of them in a round; on average, if sampled."""
+        return min(num_examples, self.batch_size) if self.mode == "fedsgd" else self.local_epochs * num_examples
+
     def steps(self, num_examples: int) -> int:
         """SGD steps on ``num_examples`` images: an epoch's last batch may be smaller; Poisson samples are as many as
         make up the images on average.

@@ -83,6 +83,7 @@ def test_training_is_told_round_by_round(done: Path) -> None:
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     assert rows[0]["bytes_up"] == 0 < rows[1]["bytes_up"]
     assert rows[1]["clients"] == [0, 1]
+    assert [row["images"] for row in rows] == [0, 2, 2]
     assert rows[1]["refused"] == []
 
 
