@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import ClassVar
@@ -38,6 +39,7 @@ class PosteriorSearch(Attack):
         annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
         ball: Search the centre of the best ball instead of the best point; ``None``: maximum a posteriori.
         local: What is made of the client's local steps.
+        first: A search of the same variables whose ends this one starts from, trial by trial; with one start each.
 
     Returns what the solver kept, by its own objective, which never sees the truth.
     """
@@ -52,8 +54,11 @@ class PosteriorSearch(Attack):
     annealing: Annealing = Annealing()
     ball: DeltaBall | None = None
     local: LocalSteps = OneStep()
+    first: "PosteriorSearch | None" = None
 
     def __post_init__(self) -> None:
+        if self.first is not None and (self.first.variables, self.first.local) != (self.variables, self.local):
+            raise ConfigError("first: expected a search of the same variables and local steps, got others")
         if self.ball is not None and isinstance(self.local, Unrolled) and self.local.epochs == "own":
             raise ConfigError(
                 'a ball is around one set of images, and local = "unrolled_epochs" searches one an epoch: set '
@@ -75,9 +80,8 @@ class PosteriorSearch(Attack):
         if len(restarts) > 1:
             one = Matching(self._terms(), [problem], 1, offsets)
             check_fits(one, {name: v[:1] for name, v in start.items()}, len(restarts), problem.device)
-        matching = Matching(self._terms(), [problem], len(restarts), offsets, whole=self.local.compiles)
         own = {name: v[restarts[0] : restarts[-1] + 1] for name, v in start.items()}
-        return self.solver.solve_all(matching, matching.project(own), 1)
+        return self._solve([problem], offsets, own, len(restarts))
 
     def _batched(
         self, seen: Sequence[Observation], model: nn.Module, rngs: Sequence[Generator], device: str
@@ -99,10 +103,20 @@ class PosteriorSearch(Attack):
         offsets = self._offsets(problems, rngs)
         one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
         check_fits(one, starts[0], len(seen), device)
-        matching = Matching(self._terms(), problems, self.restarts, offsets, whole=self.local.compiles)
-        found = self.solver.solve_all(matching, matching.project(start), len(seen))
+        found = self._solve(problems, offsets, start, self.restarts)
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
+
+    def _solve(self, problems: Sequence[Problem], offsets: list[Tensor], start: Point, trials: int) -> list[Solution]:
+        """The best of each observation's trials, from where ``first`` ends them."""
+        before = 0
+        if self.first is not None:
+            ends = self.first._solve([one for one in problems for _ in range(trials)], [], start, 1)
+            start = {name: torch.cat([end.point[name] for end in ends]) for name in start}
+            before = max(end.iterations for end in ends)
+        matching = Matching(self._terms(), problems, trials, offsets, whole=self.local.compiles)
+        found = self.solver.solve_all(matching, matching.project(start), len(problems))
+        return [replace(one, iterations=before + one.iterations) for one in found]
 
     def _told(self, found: Solution, problem: Problem, seconds: float) -> Reconstruction:
         guess = self._searched.answer(found.point, problem)
@@ -117,7 +131,7 @@ class PosteriorSearch(Attack):
 
     @property
     def work(self) -> int:
-        return self.restarts * self.solver.steps
+        return self.restarts * (self.solver.steps + (self.first.work if self.first else 0))
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
         self.likelihood.check(seen)
@@ -125,6 +139,8 @@ class PosteriorSearch(Attack):
         self.variables.check(seen, model)
         for prior in self.priors:
             prior.check(seen, model)
+        if self.first is not None:
+            self.first.check(seen, model)
 
     def objective(self, problem: Problem, rng: Generator) -> Matching:
         """The cost that the solver minimises; public for checks and plots."""

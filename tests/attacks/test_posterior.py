@@ -14,7 +14,7 @@ from attacks.priors import TotalVariation
 from attacks.problem import Guess, Problem
 from attacks.solvers import LBFGS, Adam, Solver
 from attacks.variables import Pixels
-from fl_sim.core.errors import UnmetKnowledgeError
+from fl_sim.core.errors import ConfigError, UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Outcome, Protocol
@@ -87,6 +87,25 @@ def test_of_several_starts_the_best_is_kept(seen: Observation, model: nn.Module)
     )
     one, three = (search(Cosine(), restarts=r)(seen, model, derive(0)) for r in (1, 3))
     assert three.loss < one.loss
+
+
+def test_a_search_begins_where_its_first_ends_trial_by_trial(seen: Observation, model: nn.Module) -> None:
+    """A second search that hardly moves answers with the best of the first one's ends, by its own objective."""
+    first, still, rng = search(Cosine()), Adam(steps=1, step_size=1e-9), derive(0)
+    problem = Problem.of(seen, model, rng, "cpu")
+    starts = Pixels().start(problem, 2, rng)["pixels"].split(1)
+    ends = [first._solve([problem], [], {"pixels": start}, 1)[0] for start in starts]
+    scores = [search(L2()).objective(problem, derive(0))(end.point, 1.0).score.item() for end in ends]
+    found = search(L2(), solver=still, first=first, restarts=2)(seen, model, derive(0))
+    best = ends[scores.index(min(scores))]
+    assert found.loss == pytest.approx(min(scores), rel=1e-4)
+    assert torch.allclose(found.images, Pixels().answer(best.point, problem).images[0].clamp(0, 1), atol=1e-5)
+    assert found.budget.iterations == 40 + 1
+
+
+def test_a_first_search_of_other_variables_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the same variables"):
+        search(L2(), first=search(Cosine(), variables=Pixels(box=False)))
 
 
 @pytest.mark.parametrize("name", ["bayes", "dlg", "inverting_gradients"])

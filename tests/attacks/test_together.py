@@ -76,6 +76,14 @@ def test_each_is_found_as_alone(name: str, options: dict[str, Any], examples: in
     assert not torch.allclose(together[0].images, together[1].images, atol=0.05)
 
 
+def test_first_searches_are_together_too() -> None:
+    model = net()
+    alone, together = both(ATTACKS["bayes"](steps=8, cosine_steps=8, restarts=2), observations(model), model)
+    for a, b in zip(alone, together, strict=True):
+        assert (a.images - b.images).abs().max() < 1e-3
+        assert a.budget.iterations == b.budget.iterations == 16
+
+
 def test_the_group_term_does_not_join_observations() -> None:
     model = models.build("convnet", replace(TASK, image_shape=(1, 12, 12)), 0, width=2).eval()
     seen = [
