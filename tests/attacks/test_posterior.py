@@ -93,8 +93,8 @@ def test_a_search_begins_where_its_first_ends_trial_by_trial(seen: Observation, 
     """A second search that hardly moves answers with the best of the first one's ends, by its own objective."""
     first, still, rng = search(Cosine()), Adam(steps=1, step_size=1e-9), derive(0)
     problem = Problem.of(seen, model, rng, "cpu")
-    starts = Pixels().start(problem, 2, rng)["pixels"].split(1)
-    ends = [first._solve([problem], [], {"pixels": start}, 1)[0] for start in starts]
+    starts = Pixels().start(problem, 2, rng)["pixels"]
+    ends = [first._solve([problem], [], {"pixels": start}, 1)[0] for start in starts[:, None]]
     scores = [search(L2()).objective(problem, derive(0))(end.point, 1.0).score.item() for end in ends]
     found = search(L2(), solver=still, first=first, restarts=2)(seen, model, derive(0))
     best = ends[scores.index(min(scores))]
