@@ -70,7 +70,7 @@ def _by_image(report: ReportInput, attack: str) -> Panel:
 
 def _wrapped(label: str) -> str:
     """In short lines, broken behind parentheses rather than inside numbers."""
-    return fill(label.replace("(", "( "), 20).replace("( ", "(")
+    return fill(label.replace("(", "( "), 20, break_long_words=False).replace("( ", "(")
 
 
 def _dots(axes: "Axes", place: int, records: list[Json], style: Style) -> None:

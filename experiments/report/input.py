@@ -91,7 +91,14 @@ class Setting:
     @property
     def label(self) -> str:
         defense = "no defense" if self.defense == UNDEFENDED else self.defense
-        return ", ".join([defense, *(f"{axis} {value}" for axis, value in self.others)])
+        names = [_short(axis) for axis, _ in self.others]
+        names = names if len(set(names)) == len(names) else [axis for axis, _ in self.others]
+        return ", ".join([defense, *(f"{name} {value}" for name, (_, value) in zip(names, self.others, strict=True))])
+
+
+def _short(axis: str) -> str:
+    """The key of an axis in words, without its section: ``batch size``; of a name the section, ``model``."""
+    return axis.removesuffix(".name").rpartition(".")[2].replace("_", " ")
 
 
 def settings(report: ReportInput) -> list[Setting]:
