@@ -58,17 +58,21 @@ def check_fits(objective: Callable[[dict[str, Tensor], float], object], start: T
 
 def kept_by(step: Callable[[], object]) -> int:
     """Bytes that ``step`` keeps for its derivative, weights included."""
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    held = list[Tensor]()
 
-    def note(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> int:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        sizes[storage.data_ptr()] = storage.nbytes()
+        held.append(tensor)
+        return len(held) - 1
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = step()
-    del result
-    return sum(kept.values())
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, held.__getitem__):
+            step()
+    finally:
+        held.clear()  # nodes that held what they made would hold themselves: no collector sees that cycle
+    return sum(sizes.values())
 
 
 def free(device: str) -> int | None:

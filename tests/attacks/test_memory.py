@@ -1,5 +1,6 @@
 """A batch that would not fit is refused before it is begun, and halved."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,22 @@ from attacks.posterior import PosteriorSearch
 from attacks.staged import StagedSearch
 from fl_sim.core.seeds import derive
 from tests.attacks.test_together import net, observations
+
+
+def test_searches_leave_no_tensors_behind() -> None:
+    """Graphs that hold themselves through a hook are no garbage to Python: a worker grew by one a search."""
+    model = net()
+    seen = observations(model)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+
+    counts = list[int]()
+    for _ in range(3):
+        ATTACKS["inverting_gradients"](steps=2).batched(seen, model, [derive(0) for _ in seen], "cpu")
+        counts.append(tensors())
+    assert counts[1] == counts[2]
 
 
 def test_what_a_step_keeps_is_counted_once() -> None:
