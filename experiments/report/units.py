@@ -95,7 +95,10 @@ def rounded_up(most: float) -> str:
 
 def bound(most: float | None) -> str:
     """An epsilon; ``None`` is infinite."""
-    return "infinite" if most is None else rounded_up(most)
+    if most is None:
+        return "infinite"
+    shown = rounded_up(most)
+    return count(float(shown)) if 1e3 <= float(shown) < 1e6 else shown
 
 
 def privacy(spent: Json) -> str:

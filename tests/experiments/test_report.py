@@ -96,6 +96,13 @@ def test_a_row_rests_on_its_records_alone() -> None:
     assert found["iterations"] == {"total": 3200, "median": 400, "most": 400}
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "words"), [(None, "infinite"), (14.83, "14.9"), (11801.0, "11\u202f900"), (2.5e6, "2.5e+06")]
+)
+def test_an_epsilon_is_written_to_be_read(epsilon: float | None, words: str) -> None:
+    assert units.bound(epsilon) == words
+
+
 def test_epsilon_counts_every_round_in_which_the_server_saw_a_client() -> None:
     """Ten rounds, in one of which a client's update was refused: it was seen all the same."""
     own = {cell["name"]: Guarantee("record", 2.0, 3) for cell in WHOLE.cells if cell["defense"] == GAUSSIAN}
