@@ -85,6 +85,10 @@ def bayes(
         restarts=restarts,
         seconds=seconds,
     )
+    if cosine_steps < 0:
+        raise ConfigError(f"cosine_steps: expected 0 or more, got {cosine_steps}")
+    if support != "all" and not cosine_steps:
+        raise ConfigError("support is of the cosine that begins the search: set cosine_steps, or leave it out")
     if cosine_steps:
         search = replace(search, first=_direction(search, cosine_steps, support))
     return KnowsDefense(search=search)

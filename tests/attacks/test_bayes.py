@@ -1,6 +1,7 @@
 """The presets of the Bayes-optimal adversary and of what it is compared with."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from attacks.bayes import bayes, cosine
 from attacks.posterior import KnowsDefense, PosteriorSearch
 from attacks.solvers import Adam
 from fl_sim import models
+from fl_sim.core.errors import ConfigError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch
@@ -29,6 +31,14 @@ def test_the_released_algorithm_can_be_asked_for() -> None:
     solver = attack.search.solver
     assert isinstance(solver, Adam)
     assert sum(solver.rate(step) for step in range(200)) == pytest.approx(8.33, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"support": "observed"}, "set cosine_steps"), ({"cosine_steps": -1}, "expected 0 or more")]
+)
+def test_a_cosine_that_is_not_run_has_no_settings(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        bayes(**options)
 
 
 def test_without_a_decay_the_step_falls_three_times() -> None:
