@@ -17,7 +17,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
 )
 _NAMED: Mapping[str, float] = MappingProxyType({"min": 0.0, "median": 50.0, "max": 100.0})
 _NUMBER = r"\d+(?:\.\d+)?"
-_FORM = re.compile(rf"\s*(\w+)\.(mean|min|median|max|p{_NUMBER})\s*(>=|<=|>|<)\s*(-?{_NUMBER})\s*")
+_FORM = re.compile(rf"\s*(\w+)\.(mean|min|median|max|p{_NUMBER})\s*(>=|<=|>|<)\s*(-?{_NUMBER}(?:e-?\d+)?)\s*")
 
 
 class Limit(NamedTuple):

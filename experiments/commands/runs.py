@@ -148,7 +148,8 @@ def attack(
             for cell in opened.cells:
                 store.cell(cell.folder).forget_failures()
         stages(opened, ("attack",))
-        _exit_if_failed(opened)
+        if _failed(opened):
+            sys.exit(FAILED)
 
 
 def stages(opened: Any, names: Sequence[str]) -> None:
@@ -166,7 +167,7 @@ def finish(opened: Any, limits: list[Any], *, json: bool) -> None:
     from experiments.present import present
 
     page, rows, found = present(opened)
-    over = list(broken(found, limits)) if limits else []
+    over = [*_unfinished(opened), *broken(found, limits)] if limits else []
     if json:
         ended, failed = opened.done()[1:]
         about = {"run": str(opened.store.path), "report": page, "jobs": ended, "failed": failed, "over": over}
@@ -174,21 +175,27 @@ def finish(opened: Any, limits: list[Any], *, json: bool) -> None:
     else:
         out.print(terminal.results(rows))
         out.print(f"report: {page}", soft_wrap=True)
-    _exit_if_failed(opened)
     for line in over:
         err.print(escape(f"over the limit: {line}"), soft_wrap=True)
-    if over:
-        sys.exit(OVER)
+    failed = _failed(opened)
+    if over or failed:
+        sys.exit(OVER if over else FAILED)
 
 
-def _exit_if_failed(opened: Any) -> None:
+def _unfinished(opened: Any) -> list[str]:
+    """What has not been attacked has not been measured."""
+    done = opened.imported or opened.finished()
+    return [] if done else ["the run is not finished: `fl-sim run` goes on where it was"]
+
+
+def _failed(opened: Any) -> bool:
+    """Whether some attack failed, or none could be tried; says so."""
     ended, failed = opened.done()[1:]
     if failed:
         err.print(f"{failed} attack jobs failed; the report names the reasons")
     if opened.study.attacks and not ended:
         err.print("no update could be used; each round's training.jsonl names the reasons")
-    if failed or (opened.study.attacks and not ended):
-        sys.exit(FAILED)
+    return bool(failed or (opened.study.attacks and not ended))
 
 
 def _attack_part(text: str) -> AttackPart:

@@ -43,6 +43,20 @@ def test_json_is_one_document_and_all_is_done(
     assert "over the limit: " in capsys.readouterr().err
 
 
+def test_a_gate_is_not_passed_by_what_was_not_attacked(
+    tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    assert fl_sim(monkeypatch, *tiny()) == 0
+    for done in (tmp_path / "run" / "cells").glob("*/reconstructions/ratio"):
+        shutil.rmtree(done)
+    records = tmp_path / "run" / "records.jsonl"
+    kept = [line for line in records.read_text().splitlines() if json.loads(line)["attack"] != "ratio"]
+    records.write_text("\n".join(kept) + "\n")
+    assert fl_sim(monkeypatch, "report", str(tmp_path / "run"), "--fail-if", "psnr.max > 1000") == 3
+    assert "the run is not finished" in capsys.readouterr().err
+    assert fl_sim(monkeypatch, "report", str(tmp_path / "run")) == 0
+
+
 def test_several_runs_are_compared_on_one_page(
     tiny: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -27,6 +27,10 @@ def test_statistics_are_over_images(statistic: str, expected: float) -> None:
     assert limit(f"psnr.{statistic} > 0").value([1.0, 2.0, 3.0, 10.0]) == pytest.approx(expected)
 
 
+def test_a_bound_may_have_an_exponent() -> None:
+    assert limit("mse.min < 1e-4").bound == 1e-4
+
+
 def test_a_limit_is_broken_by_each_attack_that_exceeds_it_behind_a_defense() -> None:
     defended = [setting for setting in settings(WHOLE) if setting.defense != UNDEFENDED]
     worst = {
