@@ -137,7 +137,8 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
     devices = sorted({device for row in rows for device in row["devices"]})
     yield (
         "PSNR on [0, 1], mean over images with its 95 % interval (Student's t); differences are paired, image by "
-        "image. An image attacked in several rounds counts in each, and intervals are too narrow then. Unrelated gradient: the same attack on another client's update, held against this image. Mean image: "
+        "image. An image attacked in several rounds counts in each, and intervals are too narrow then. Unrelated "
+        "gradient: the same attack on another client's update, held against this image. Mean image: "
         f"that of the public images. Images trained on: what data defenses made of the originals. "
         f"Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
         "Identified: the true image comes first in a line-up.\n"
