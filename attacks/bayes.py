@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from attacks.ball import DeltaBall
+from attacks.classical import inverting_gradients
 from attacks.likelihoods import L1, L2, Cosine, DefenseDensity, Layers, Likelihood, Support
 from attacks.local import LOCAL, Local
 from attacks.objective import Annealing
@@ -85,24 +86,19 @@ def bayes(
         restarts=restarts,
         seconds=seconds,
     )
-    if cosine_steps < 0:
-        raise ConfigError(f"cosine_steps: expected 0 or more, got {cosine_steps}")
-    if support != "all" and not cosine_steps:
+    return KnowsDefense(search=_begun(search, cosine_steps, support))
+
+
+def _begun(search: PosteriorSearch, steps: int, support: Support) -> PosteriorSearch:
+    """``search`` from where so many steps of inverting gradients over its variables end; as it is for none."""
+    if steps < 0:
+        raise ConfigError(f"cosine_steps: expected 0 or more, got {steps}")
+    if support != "all" and not steps:
         raise ConfigError("support is of the cosine that begins the search: set cosine_steps, or leave it out")
-    if cosine_steps:
-        search = replace(search, first=_direction(search, cosine_steps, support))
-    return KnowsDefense(search=search)
-
-
-def _direction(search: PosteriorSearch, steps: int, support: Support) -> PosteriorSearch:
-    """Inverting gradients over the variables of ``search``."""
-    return PosteriorSearch(
-        likelihood=Cosine(form="profile", support=support),
-        priors=(TotalVariation(weight=1e-3),),
-        variables=search.variables,
-        solver=Adam(steps=steps, step_size=0.8, signed=False, schedule="steps"),
-        local=search.local,
-    )
+    if not steps:
+        return search
+    first = inverting_gradients(steps=steps, step_size=0.8, signed=False, support=support)
+    return replace(search, first=replace(first, variables=search.variables, local=search.local))
 
 
 def l2(

@@ -98,7 +98,7 @@ def inverting_gradients(
     local: Local = "one_step",
     restarts: int = 1,
     seconds: float | None = None,
-) -> Attack:
+) -> PosteriorSearch:
     """Inverting gradients with a profile-likelihood cosine, total variation, signed Adam, box. After arXiv 2003.14053.
 
     ``tv`` weighs mean absolute differences in normalised space, as the authors' code does. Labels that are not granted
