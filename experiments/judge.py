@@ -72,6 +72,7 @@ class Judge:
         predicted, reasons = self.predicted(key)
         return {
             **ended(guess),
+            "image_ids": self.image_ids(key, real),
             "labels": real.labels.tolist(),
             "psnr": psnr(images, real.images).tolist(),
             "ssim": ssim(images, real.images).tolist(),
@@ -166,8 +167,13 @@ class Judge:
                 return result.images[: len(mine)]
         return None
 
+    def image_ids(self, key: Key, real: Batch) -> list[int | str]:
+        """Who the images are, the same in every round: their indices in the data set."""
+        del real
+        return list(self.indices(key))
+
     def indices(self, key: Key) -> list[int]:
-        """Which training images are behind an observation."""
+        """Which images of the data set are behind an observation, in the order of :meth:`truth`."""
         size = self.job.protocol.round_size
         return [int(i) for client in self.members(key) for i in self.data.used(client, key.round, size)]
 
@@ -187,7 +193,7 @@ def ended(guess: Reconstruction) -> JSON:
 def failed(reason: str) -> JSON:
     """A failure has no figures."""
     distances = ("psnr", "ssim", "lpips", "mse", "gifd", "distance", "delta", "trained")
-    others = ("labels", "label_accuracy", "identification_rank", "candidates", "controls", "predicted")
+    others = ("image_ids", "labels", "label_accuracy", "identification_rank", "candidates", "controls", "predicted")
     spent = ("loss", "iterations", "seconds", "device")
     return {"outcome": "failed", "reason": reason, **dict.fromkeys((*distances, *others, *spent)), "notes": {}}
 

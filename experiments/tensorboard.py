@@ -65,11 +65,11 @@ def _safe(label: str) -> str:
 def _scalars(told: dict[str, Any], setting: str) -> Iterator[tuple[str, float, int]]:
     for row in told["by_round"]:
         if row["setting"] == setting:
-            seen = row["identified"]
+            seen, blind = row["identified"], row["controls"]["unrelated_gradient"]
             values = {
                 "psnr": row["psnr"]["mean"],
                 "largest": row["psnr"]["largest"],
-                "control": row["control"],
+                "control": blind and blind["mean"],
                 "identified": seen and seen["count"] / seen["n"],
             }
             yield from _known(f"leakage/{row['attack']}", values, row["round"])

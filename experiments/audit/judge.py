@@ -8,10 +8,10 @@ from torch import Tensor
 
 from experiments.audit.cell import AuditCell, again
 from experiments.audit.confidence import confidence
-from experiments.audit.truth import Recorded
+from experiments.audit.truth import Recorded, digests
 from experiments.build import Cell
 from experiments.judge import Judge, ended, failed
-from fl_sim.core.types import Reconstruction
+from fl_sim.core.types import Batch, Reconstruction
 from fl_sim.metrics.perceptual import Lpips, Unavailable
 from fl_sim.runtime.cells import CellStore, Key
 
@@ -34,6 +34,11 @@ class AuditJudge(Judge):
         told = super().judge(attack, key, guess, lpips) if self.knows(key) else _unjudged(guess)
         alone = {"identification_rank": None} if told["candidates"] == 0 else {}
         return told | alone | {"confidence": self.confidence(attack, key, guess)}
+
+    def image_ids(self, key: Key, real: Batch) -> list[int | str]:
+        """By their pixels: recorded images have no place in a data set."""
+        del key
+        return [digest.hex() for digest in digests(real.images)]
 
     def candidates(self, key: Key) -> Tensor:
         """The line-up: all images that are known of any client, and the public ones."""

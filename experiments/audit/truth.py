@@ -61,7 +61,7 @@ class Recorded:
         rounds = sorted({key.round for key in self.place.observation_keys()})
         known = [self.batch(client, number, None) for number in rounds if self.knows(Key(number, client))]
         images, labels = torch.cat([b.images for b in known]), torch.cat([b.labels for b in known])
-        once = {digest: place for place, digest in reversed(list(enumerate(_digests(images))))}
+        once = {digest: place for place, digest in reversed(list(enumerate(digests(images))))}
         chosen = torch.tensor(sorted(once.values()))
         return Batch(images[chosen], labels[chosen])
 
@@ -76,5 +76,6 @@ class Recorded:
         return self.place.path / "truth" / f"{name}.safetensors"
 
 
-def _digests(images: Tensor) -> Iterator[bytes]:
+def digests(images: Tensor) -> Iterator[bytes]:
+    """Of each image's pixels: equal for equal images alone."""
     return (blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images)

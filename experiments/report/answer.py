@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from experiments.report import units
 from experiments.report.cost import final_accuracy
-from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, settings
+from experiments.report.images import images_of
+from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, judged, settings
 from experiments.report.rounds import by_client, by_round
 from experiments.report.table import strongest
 from experiments.report.verdict import Verdict, verdict
+from experiments.report.when import strongest_by_round, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +29,24 @@ class Finding:
 def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
     """One for each setting, also where nothing was judged."""
     by_setting = {s: [row for row in rows if row["setting"] == s.label] for s in settings(report)}
-    rounds, clients = by_round(report), by_client(report)
+    every, rounds, clients = by_round(report), strongest_by_round(report), by_client(report)
     undefended = {s.others: found for s, found in by_setting.items() if s.defense == UNDEFENDED}
     return [
         Finding(
             setting,
-            verdict(found, undefended.get(setting.others)),
+            verdict(found, undefended.get(setting.others), [r for r in every if r["setting"] == setting.label]),
             (most := strongest(found)),
             final_accuracy(report, setting),
-            (*_sentences(most, len(found)), *_when(most, rounds), *_whom(most, clients))
-            if most
-            else tuple(_believed(found)),
+            tuple(
+                chain(
+                    _sentences(most, len(found)),
+                    _informed(most, found),
+                    told([row for row in rounds if row["setting"] == setting.label]),
+                    _whom(most, clients),
+                )
+                if most
+                else _believed(found)
+            ),
         )
         for setting, found in by_setting.items()
     ]
@@ -45,27 +55,36 @@ def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
 def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
     psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
     among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
-    told = [f"{row['attack']} ({among}) reaches a median PSNR of {units.decimal(psnr['median'])} dB, n = {psnr['n']}."]
+    reached = f"{units.decimal(psnr['median'])} dB over {units.judged(psnr)}"
+    found = [f"{row['attack']} ({among}) reaches a median PSNR of {reached}."]
     if row["rounds"] > 1:
-        told.append(f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images.")
+        found.append(f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images.")
     if row["trained"]:
-        median, count = row["trained"]["psnr"]["median"], row["trained"]["psnr"]["n"]
-        told.append(
+        median = row["trained"]["psnr"]["median"]
+        found.append(
             f"Held against the images that the client trained on, which the defense made of the originals: "
-            f"{units.decimal(median)} dB, n = {count}."
+            f"{units.decimal(median)} dB."
         )
     if control:
-        told.append(
+        found.append(
             f"The same attack on an unrelated gradient, which holds nothing of the image, reaches "
             f"{units.decimal(control['median'])} dB; image by image the gain is {units.signed(control['gain']['mean'])}"
             f" dB{_bounds(control['gain'])}."
         )
     if seen:
-        told.append(
-            f"{seen['count']} of {units.things(seen['n'], 'image')} identified in a line-up with "
+        found.append(
+            f"{seen['count']} of {units.things(seen['n'], 'image')} identified{_ever(psnr)} in a line-up with "
             f"{units.between(seen['candidates'])} others{_blind(seen['control'])}."
         )
-    return tuple(told)
+    return tuple(found)
+
+
+def _informed(most: Json, rows: list[Json]) -> Iterator[str]:
+    """Where knowing the defense brought nothing."""
+    informed = strongest([row for row in rows if row["adaptive"]])
+    if informed and not most["adaptive"]:
+        reached = units.decimal(informed["psnr"]["median"])
+        yield f"{informed['attack']}, which uses what it knows of the defense, reaches {reached} dB: it did not help."
 
 
 def _believed(rows: list[Json]) -> Iterator[str]:
@@ -79,19 +98,6 @@ def _believed(rows: list[Json]) -> Iterator[str]:
         misfit = row["confidence"]["misfit"]
         told = told or [f"misfit {units.decimal(misfit['median'], 3)}, with no other client's update to compare with"]
         yield f"{row['attack']}: median {', '.join(told)} (1 is most, neither is a distance to the originals)."
-
-
-def _when(most: Json, rounds: list[Json]) -> Iterator[str]:
-    """Where several rounds were attacked, those with the highest and the lowest mean."""
-    mine = sorted(_of(most, rounds), key=lambda row: float(row["psnr"]["mean"]))
-    if len(mine) > 1:
-        low, high = mine[0], mine[-1]
-        bounds = high["psnr"]["low"], low["psnr"]["high"]
-        overlap = "; the intervals overlap" if None not in bounds and bounds[0] <= bounds[1] else ""
-        yield (
-            f"Its mean is highest in round {high['round']}, {units.interval(high['psnr'])} dB, and lowest in round "
-            f"{low['round']}, {units.interval(low['psnr'])} dB{overlap}."
-        )
 
 
 def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
@@ -110,6 +116,10 @@ def _of(most: Json, table: list[Json]) -> list[Json]:
     return [row for row in table if (row["setting"], row["attack"]) == (most["setting"], most["attack"])]
 
 
+def _ever(psnr: Json) -> str:
+    return " at least once" if psnr["n"] > psnr["images"] else ""
+
+
 def _bounds(gain: Json) -> str:
     if gain["low"] is None:
         return " (one image: no interval)"
@@ -120,7 +130,8 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     """One sentence over all settings."""
     if not records:
         return "No reconstruction has been judged yet: there is nothing to conclude from."
-    images = sum(len(record["psnr"] or ()) for record in records)
+    images = [image for record in judged(records) for image in images_of(record)]
+    over = units.judged({"n": len(images), "images": len(set(images))})
     blind = sum(not record["psnr"] and bool(record.get("confidence")) for record in records)
     unjudged = sum(not record["psnr"] for record in records) - blind
     count = Counter(finding.verdict.word for finding in found)
@@ -132,7 +143,7 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     told = ", ".join(f"{count[word]} {words}" for word, words in verdicts.items() if count[word])  # type: ignore[index]
     failed = f"; {units.things(unjudged, 'reconstruction')} ended without an image" if unjudged else ""
     unknown = f"; of {units.things(blind, 'reconstruction')} the originals are not known" if blind else ""
-    return f"Of {units.things(len(found), 'setting')}: {told}. {units.things(images, 'judged image')}{unknown}{failed}."
+    return f"Of {units.things(len(found), 'setting')}: {told}. Judged: {over}{unknown}{failed}."
 
 
 def _blind(control: Json | None) -> str:

@@ -8,9 +8,9 @@ from experiments.report import units
 from experiments.report.axes import band, decibels, drawn, psnr_limits, reference_lines, round_axis
 from experiments.report.cost import training_by_round
 from experiments.report.drawing import Panel, Style, canvas, styles
+from experiments.report.images import of_metric
 from experiments.report.input import Json, ReportInput, attacks, per_image, records_of
 from experiments.report.rounds import by_round
-from fl_sim.metrics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,8 @@ def _by_image(report: ReportInput, attack: str) -> Panel:
 
 def _wrapped(label: str) -> str:
     """In short lines, broken behind parentheses rather than inside numbers."""
-    return fill(label.replace("(", "( "), 20, break_long_words=False).replace("( ", "(")
+    broken = fill(label.replace("(", "(\0 ").replace(")", "\0)"), 22, break_long_words=False)
+    return broken.replace("(\0 ", "(").replace("\0", "")
 
 
 def _dots(axes: "Axes", place: int, records: list[Json], style: Style) -> None:
@@ -78,7 +79,8 @@ def _dots(axes: "Axes", place: int, records: list[Json], style: Style) -> None:
     if not values:
         return
     axes.plot(values, [place] * len(values), "|", color=style.colour, alpha=0.55, ms=11)
-    mean, low, high = mean_interval(per_image(records, "psnr"))
+    found = of_metric(records, "psnr") or {}
+    mean, low, high = found["mean"], found["low"], found["high"]
     ends = [drawn(mean if end is None else end) for end in (low, high)]
     axes.plot(ends, [place, place], color=style.colour, lw=2)
     axes.plot([drawn(mean)], [place], color=style.colour, marker=style.marker, ms=7, mec="white")

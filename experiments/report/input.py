@@ -16,8 +16,8 @@ UNDEFENDED = "none"
 """The ``defense`` of a cell without one."""
 
 Stance: TypeAlias = Literal["undefended", "naive", "chosen", "adaptive"]
-"""An attack's towards a defense: there is none; it is ignored; the attack is set up for this one alone (``only``); it
-is granted and used."""
+"""An attack's towards a defense: there is none; it is not used; the study gives the attack to this one alone
+(``only``); it is granted and used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def stance(report: ReportInput, setting: Setting, attack: str) -> Stance:
     if all((cell, attack) in report.adaptive for cell in setting.cells):
         return "adaptive"
     part: Json = next((p for p in report.study["attacks"] if (p.get("label") or p["name"]) == attack), {})
-    return "chosen" if part.get("only") else "naive"
+    return "chosen" if part.get("only") == [setting.defense] else "naive"
 
 
 def judged(records: list[Json]) -> list[Json]:

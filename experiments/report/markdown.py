@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from experiments.report import units
+from experiments.report.images import paired
 from experiments.report.input import Json, ReportInput, records_of, settings
 from experiments.report.table import summarise
+from experiments.report.when import strongest_by_round
 from fl_sim.metrics import gifd
-from fl_sim.metrics.intervals import mean_interval
 from fl_sim.metrics.perceptual import Lpips
 
 _HEAD = (
@@ -26,7 +27,7 @@ def markdown(report: ReportInput) -> str:
 
 
 def _lines(report: ReportInput) -> Iterator[str]:
-    rows = summarise(report)
+    rows, when = summarise(report), strongest_by_round(report)
     yield f"# {report.study['name']}\n\n{report.question}\n"
     for setting in settings(report):
         mine = [row for row in rows if row["setting"] == setting.label]
@@ -38,13 +39,13 @@ def _lines(report: ReportInput) -> Iterator[str]:
         yield _HEAD.format(first=first)
         yield _RULE
         for row in mine:
-            yield _row(row, paired(by_attack[row["attack"]], by_attack[first]) if row["attack"] != first else [])
+            yield _row(row, paired(by_attack[row["attack"]], by_attack[first]) if row["attack"] != first else None)
             if row["trained"]:
                 yield _trained(row["trained"])
         yield ""
         yield from _perceived(mine)
         yield from _believed(mine)
-        yield from _by_round(by_attack)
+        yield from _by_round(by_attack, [row for row in when if row["setting"] == setting.label])
     yield from _method(report, rows)
 
 
@@ -74,8 +75,8 @@ def _believed(rows: list[Json]) -> Iterator[str]:
     yield ""
 
 
-def _by_round(by_attack: dict[str, list[Json]]) -> Iterator[str]:
-    """Mean PSNR of each attacked round, where there are a few of them."""
+def _by_round(by_attack: dict[str, list[Json]], when: list[Json]) -> Iterator[str]:
+    """Mean PSNR of each attacked round, where there are a few of them, and what the defense hides of the strongest."""
     rounds = sorted({record["round"] for records in by_attack.values() for record in records})
     if not 1 < len(rounds) <= _FEW:
         return
@@ -84,6 +85,9 @@ def _by_round(by_attack: dict[str, list[Json]]) -> Iterator[str]:
     for attack, records in by_attack.items():
         means = [_mean(record["psnr"] for record in records if record["round"] == number) for number in rounds]
         yield f"| {attack} | {' | '.join(map(units.decimal, means))} |"
+    if any(row["hidden"] for row in when):
+        hidden = {row["round"]: units.interval(row["hidden"]) for row in when}
+        yield f"| hidden by the defense [95 %] | {' | '.join(hidden.get(number, units.DASH) for number in rounds)} |"
     yield ""
 
 
@@ -100,16 +104,16 @@ def _cost(row: Json) -> str:
     return f"{text} {units.privacy(row['epsilon'])}." if row["epsilon"] else text
 
 
-def _row(row: Json, differences: list[float]) -> str:
+def _row(row: Json, minus_first: Json | None) -> str:
     controls = row["controls"]
     cells = [
         row["attack"]
         + (" (knows the defense)" if row["adaptive"] else "")
         + (f" (joins up to {row['rounds']} rounds)" if row["rounds"] > 1 else ""),
-        str(row["psnr"]["n"]) if row["psnr"] else "0",
+        units.sample(row["psnr"]),
         units.interval(row["psnr"], 2),
         units.decimal(row["psnr"]["median"], 2) if row["psnr"] else units.DASH,
-        units.interval(mean_interval(differences)._asdict(), 2) if differences else units.DASH,
+        units.interval(minus_first, 2),
         units.decimal(controls["unrelated_gradient"]["mean"]) if controls["unrelated_gradient"] else units.DASH,
         units.decimal(controls["mean_image"]["mean"]) if controls["mean_image"] else units.DASH,
         units.decimal(row["risk"]["value"], 2) if row["risk"] else units.DASH,
@@ -120,15 +124,8 @@ def _row(row: Json, differences: list[float]) -> str:
 
 def _trained(against: Json) -> str:
     psnr = against["psnr"]
-    cells = [TRAINED, str(psnr["n"]), units.interval(psnr, 2), units.decimal(psnr["median"], 2), *[units.DASH] * 5]
+    cells = [TRAINED, units.sample(psnr), units.interval(psnr, 2), units.decimal(psnr["median"], 2), *[units.DASH] * 5]
     return f"| {' | '.join(cells)} |"
-
-
-def paired(records: list[Json], others: list[Json]) -> list[float]:
-    """Differences in PSNR, dB, image by image, where both attacks were judged on the same observation."""
-    theirs = {(r["cell"], r["round"], r["client"]): r["psnr"] for r in others if r["psnr"]}
-    keyed = [((r["cell"], r["round"], r["client"]), r["psnr"]) for r in records if r["psnr"]]
-    return [a - b for key, psnr in keyed if key in theirs for a, b in zip(psnr, theirs[key], strict=True)]
 
 
 def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
@@ -137,11 +134,12 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
     devices = sorted({device for row in rows for device in row["devices"]})
     yield (
         "PSNR on [0, 1], mean over images with its 95 % interval (Student's t); differences are paired, image by "
-        "image. An image attacked in several rounds counts in each, and intervals are too narrow then. Unrelated "
-        "gradient: the same attack on another client's update, held against this image. Mean image: "
-        f"that of the public images. Images trained on: what data defenses made of the originals. "
-        f"Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
-        "Identified: the true image comes first in a line-up.\n"
+        "image. n: images, or reconstructions of so many images where one is attacked in several rounds; in means, "
+        "intervals and shares each image counts once. Unrelated gradient: the same attack on another client's update,"
+        " held against this image. Mean image: that of the public images. Images trained on: what data defenses made "
+        f"of the originals. Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
+        "Identified: the true image comes first in a line-up. Hidden by the defense: the strongest attack of the "
+        "round without it minus the strongest with it, on the same images, paired; intervals over clients and seeds.\n"
     )
     if any(row["gifd"] for row in rows):
         yield f"LPIPS: {Lpips.settings}. {gifd.SETTINGS}.\n"

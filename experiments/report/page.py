@@ -15,10 +15,12 @@ from experiments.report.figures import PER_IMAGE, PER_ROUND, is_single_round, le
 from experiments.report.input import UNDEFENDED, Json, Picture, Pixels, ReportInput, attacks, settings
 from experiments.report.letters import capabilities
 from experiments.report.predicted import MEANINGS, predicted_risk, silent
+from experiments.report.scope import scope
 from experiments.report.stacks import stacks
 from experiments.report.table import summarise
-from experiments.report.threat import threat_model
+from experiments.report.threat import attacks_told, threat_model
 from experiments.report.verdict import RULE
+from experiments.report.when import strongest_by_round
 from experiments.report.whom import risks
 from fl_sim.metrics import gifd
 from fl_sim.metrics.image import ssim_settings
@@ -57,6 +59,8 @@ def context(report: ReportInput) -> Json:
         "findings": found,
         "rule": RULE,
         "threats": threat_model(report.study),
+        "scope": scope(report),
+        "attacks": list(attacks_told(report)),
         "letters": capabilities(report.study),
         **_figures(report),
         "risks": risks(report, rows),
@@ -78,6 +82,7 @@ def _figures(report: ReportInput) -> Json:
     return {
         "styles": styles(report),
         "stacks": stacks(report),
+        "when": when(report),
         "leakage": leakage(report),
         "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
         "training": training(report),
@@ -85,6 +90,12 @@ def _figures(report: ReportInput) -> Json:
         "controls": CONTROL_LINES,
         "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
     }
+
+
+def when(report: ReportInput) -> list[tuple[str, list[Json]]]:
+    """By setting, where there are several rounds."""
+    rows = [] if is_single_round(report) else strongest_by_round(report)
+    return [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])]
 
 
 def _predicted(report: ReportInput) -> Json:

@@ -1,9 +1,10 @@
 """Leakage round by round, and whom it strikes: by client, by class."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+from experiments.report.images import CONTROLS
 from experiments.report.input import Json, ReportInput, judged, records_of, settings
 from fl_sim.metrics.intervals import mean_interval
 
@@ -16,7 +17,7 @@ class Judged(NamedTuple):
     label: int | None
     psnr: float
     rank: int | None
-    control: float | None
+    controls: Mapping[str, float]
 
 
 def by_round(report: ReportInput) -> list[Json]:
@@ -24,8 +25,9 @@ def by_round(report: ReportInput) -> list[Json]:
 
     ``psnr`` (dB): ``{"n", "sources", "median", "mean", "low", "high", "largest"}`` of n images. The bounds are of the
     mean's 95 % interval over ``sources``, the clients of all seeds, each of which counts once, for images of one client
-    are not independent; ``None`` with one source. ``control``: mean PSNR of the unrelated-gradient control, in dB.
-    ``identified``: ``{"count", "n"}``. ``control`` and ``identified`` are ``None`` where they were not measured.
+    are not independent; ``None`` with one source. ``controls``: by name ``mean``, its mean PSNR in dB, and ``gain``,
+    the attack's minus the control's, image by image. ``identified``: ``{"count", "n"}``. A control and ``identified``
+    are ``None`` where they were not measured.
     """
     return [
         {**about, "round": number, **_summary(mine)}
@@ -65,12 +67,13 @@ def _by_attack(report: ReportInput) -> Iterator[tuple[Json, list[Judged]]]:
 
 
 def _images(record: Json) -> Iterator[Judged]:
-    control = ((record["controls"] or {}).get("unrelated_gradient") or {}).get("psnr")
+    controls = {name: one["psnr"] for name, one in (record["controls"] or {}).items() if one and one["psnr"]}
     source = (record["seed"], tuple(record["members"]))
     nothing = [None] * len(record["psnr"])
-    columns = [record.get("labels") or nothing, record["identification_rank"] or nothing, control or nothing]
-    for psnr, label, rank, blind in zip(record["psnr"], *columns, strict=True):
-        yield Judged(record["round"], source, label, psnr, rank, blind)
+    columns = [record.get("labels") or nothing, record["identification_rank"] or nothing]
+    for place, (psnr, label, rank) in enumerate(zip(record["psnr"], *columns, strict=True)):
+        known = {name: values[place] for name, values in controls.items()}
+        yield Judged(record["round"], source, label, psnr, rank, known)
 
 
 def _grouped(images: Sequence[Judged], key: Callable[[Judged], Any]) -> dict[Any, list[Judged]]:
@@ -88,7 +91,6 @@ def _ranked(images: Sequence[Judged], key: Callable[[Judged], Any]) -> list[tupl
 
 def _summary(images: list[Judged]) -> Json:
     psnr, sources = [i.psnr for i in images], [i.source for i in images]
-    blind = [i.control for i in images if i.control is not None]
     ranks = [i.rank for i in images if i.rank is not None]
     return {
         "psnr": {
@@ -98,6 +100,17 @@ def _summary(images: list[Judged]) -> Json:
             **mean_interval(psnr, sources)._asdict(),
             "largest": max(psnr),
         },
-        "control": fmean(blind) if blind else None,
+        "controls": {name: _control(images, name) for name in CONTROLS},
         "identified": {"count": sum(rank == 1 for rank in ranks), "n": len(ranks)} if ranks else None,
+    }
+
+
+def _control(images: list[Judged], name: str) -> Json | None:
+    known = [image for image in images if name in image.controls]
+    if not known:
+        return None
+    gains = [image.psnr - image.controls[name] for image in known]
+    return {
+        "mean": fmean(image.controls[name] for image in known),
+        "gain": mean_interval(gains, [image.source for image in known])._asdict(),
     }

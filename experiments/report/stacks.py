@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _INFORMED = COLOURS[1]
 WORDS: dict[Stance, str] = {
     "undefended": "",
-    "naive": "takes the update for undefended",
-    "chosen": "set up against this defense",
+    "naive": "makes no use of the defense",
+    "chosen": "set up for this defense",
     "adaptive": "knows the defense",
 }
 

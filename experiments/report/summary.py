@@ -7,6 +7,7 @@ from experiments.report.letters import capabilities
 from experiments.report.predicted import predicted_risk
 from experiments.report.rounds import by_class, by_client, by_round
 from experiments.report.table import summarise
+from experiments.report.when import strongest_by_round
 
 
 def summary(report: ReportInput) -> Json:
@@ -14,10 +15,11 @@ def summary(report: ReportInput) -> Json:
 
     ``study``, ``hash``, ``attacks_hash``, ``created``, ``command``, ``versions``: what was run. ``capabilities``: what
     the server was granted, by the letters of :mod:`experiments.report.letters`. ``verdicts``: a setting's word and
-    reason. ``rows``: a setting and attack each (:func:`~experiments.report.table.summarise`). ``by_round``,
-    ``by_client``, ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``predicted_risk``: predictors
-    against measured PSNR (:func:`~experiments.report.predicted.predicted_risk`). ``training``: accuracy, epsilon
-    and bytes by setting and round (:func:`~experiments.report.cost.training_by_round`).
+    reason. ``when``: the strongest attack of each round (:func:`~experiments.report.when.strongest_by_round`).
+    ``rows``: a setting and attack each (:func:`~experiments.report.table.summarise`). ``by_round``, ``by_client``,
+    ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``predicted_risk``: predictors against measured
+    PSNR (:func:`~experiments.report.predicted.predicted_risk`). ``training``: accuracy, epsilon and bytes by setting
+    and round (:func:`~experiments.report.cost.training_by_round`).
     """
     rows = summarise(report)
     return {
@@ -32,6 +34,7 @@ def summary(report: ReportInput) -> Json:
             {"setting": found.setting.label, "word": found.verdict.word, "reason": found.verdict.reason}
             for found in findings(report, rows)
         ],
+        "when": strongest_by_round(report),
         "rows": rows,
         "by_round": by_round(report),
         "by_client": by_client(report),

@@ -1,8 +1,11 @@
 """The threat model as the study states it, in words."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from inspect import getdoc
+from typing import Any
 
-from experiments.report.input import Json
+from experiments.report.input import Json, ReportInput, attacks
+from experiments.report.scope import Fact
 
 _KNOWN = {
     ("view", "client"): "every client's own update is seen, with its sender",
@@ -30,14 +33,6 @@ _TITLES = {
 }
 
 
-class Fact(NamedTuple):
-    """A line of the threat model."""
-
-    title: str
-    value: str
-    meaning: str
-
-
 def threat_model(study: Json) -> list[Fact]:
     """What is known of the adversary; everything the study's ``[adversary]`` says appears, known to us or not."""
     federation, adversary = study.get("federation") or {}, study.get("adversary") or {}
@@ -61,3 +56,22 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value)) or "none"
     return str(value)
+
+
+def attacks_told(report: ReportInput) -> Iterator[Fact]:
+    """The attacks run, by the name they have here: what each is, in a line, and what the study set."""
+    from attacks import ALIASES, ATTACKS
+
+    parts = {part.get("label") or part["name"]: part for part in report.study["attacks"]}
+    for label in attacks(report):
+        part = parts.get(label, {"name": label})
+        kind = ATTACKS.get(ALIASES.get(part["name"], part["name"]))
+        about = (getdoc(kind) or "").partition("\n")[0].replace("``", "") if kind else ""
+        plain = {
+            k: v
+            for k, v in part.items()
+            if k not in {"name", "label", "only", "tune"} and v not in ({}, [], None, False)
+        }
+        yield Fact(
+            label, f"{part['name']}: {about}" if label != part["name"] else about, _shown(plain) if plain else ""
+        )

@@ -77,6 +77,21 @@ def things(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
+def judged(spread: Json | None) -> str:
+    """``8 images``, or ``48 reconstructions of 8 images`` where one was attacked in several rounds."""
+    if spread is None:
+        return "0 images"
+    images = things(spread["images"], "image")
+    return images if spread["n"] == spread["images"] else f"{things(spread['n'], 'reconstruction')} of {images}"
+
+
+def sample(spread: Json | None) -> str:
+    """The same in a narrow column: ``8``, ``48 of 8``."""
+    if spread is None:
+        return "0"
+    return count(spread["n"]) + (f" of {count(spread['images'])}" if spread["n"] > spread["images"] else "")
+
+
 def share(identified: Json | None) -> str:
     """``18 of 24``."""
     return DASH if identified is None else f"{identified['count']} of {identified['n']}"

@@ -1,6 +1,6 @@
 """When the word "protected" may be printed. The rule is in :data:`RULE`, and stands in every report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,14 +11,16 @@ WORST = 6.0  # dB, on any single image: half the error
 SURE, DOUBT = 0.01, 0.05  # error levels of the identification test: to call it a leak, to withhold "protected"
 
 RULE = (
-    f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus "
-    f"PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
+    f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus"
+    f" PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
     f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
-    f"images than that control does (Fisher's exact test, one-sided, {SURE:.0%}). It is called “protected” only if all "
-    f"of this holds: without a defense it leaks; every attack that beat its controls there was run here too; at least "
-    f"one attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the "
-    f"upper end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single "
-    f"image gains {WORST:g} dB or more, and no more images are identified than by that control (the same test, "
+    f"images than that control does (Fisher's exact test, one-sided, {SURE:.0%}). An image that is attacked in several"
+    f" rounds counts once: with its mean gain, and as identified where any of its reconstructions is, for the control "
+    f"as for the attack. It is called “protected” only if all of this holds: without a defense it leaks; every attack "
+    f"that beat its controls there was run here too; at least one attack run here knows the defense and uses it; every"
+    f" reconstruction was judged; and for every attack the upper end of the interval of its gain over the "
+    f"unrelated-gradient control lies below {MARGIN:g} dB, no single image gains {WORST:g} dB or more, no attack beats"
+    f" every control in any one round, and no more images are identified than by that control (the same test, "
     f"{DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor unsafe."
 )
 
@@ -43,23 +45,24 @@ def identifies(row: Json) -> bool:
     return bool(control and seen and _beaten(control) and _above_control(seen, SURE))
 
 
-def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
+def verdict(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Json] = ()) -> Verdict:
     """Judge a setting.
 
     Args:
         rows: Of one setting, one for each attack.
         undefended: Of the setting that differs only in having no defense; ``None`` if the study has none.
+        rounds: The same setting's by attack and round (:func:`experiments.report.rounds.by_round`).
     """
     if not any(row["judged"] for row in rows):
         unknown = any(row["confidence"] for row in rows)
         return Verdict("not shown", "The originals were not given" if unknown else "No reconstruction was judged")
     if winners := [row["attack"] for row in rows if beats_controls(row)]:
-        return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}")
+        return Verdict("leaks", f"Every control is clearly beaten by {_names(winners)}{_unasked(rows)}")
     if found := [row["attack"] for row in rows if identifies(row)]:
-        return Verdict("leaks", f"Images are identified far above the control by {_names(found)}")
+        return Verdict("leaks", f"Images are identified far above the control by {_names(found)}{_unasked(rows)}")
     if rows[0]["defense"] == UNDEFENDED:
         return Verdict("not shown", "Even without a defense no attack clearly beats its controls")
-    if doubt := next(_doubts(rows, undefended), None):
+    if doubt := next(_doubts(rows, undefended, rounds), None):
         return Verdict("not shown", doubt)
     adaptive = _names([row["attack"] for row in rows if row["adaptive"]])
     return Verdict(
@@ -69,7 +72,14 @@ def verdict(rows: list[Json], undefended: list[Json] | None) -> Verdict:
     )
 
 
-def _doubts(rows: list[Json], undefended: list[Json] | None) -> Iterator[str]:
+def _unasked(rows: list[Json]) -> str:
+    """What a leak's reader would miss: how much more there may be."""
+    if rows[0]["defense"] == UNDEFENDED or any(row["adaptive"] for row in rows):
+        return ""
+    return "; no attack that knows this defense and uses it was run, which may take more"
+
+
+def _doubts(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Json]) -> Iterator[str]:
     """Every reason not to say "protected", the most basic first."""
     if undefended is None:
         yield "The study has no undefended cell to compare with"
@@ -80,6 +90,9 @@ def _doubts(rows: list[Json], undefended: list[Json] | None) -> Iterator[str]:
         yield f"Not run here, though it succeeds without a defense: {_names(missing)}"
     if not any(row["adaptive"] for row in rows):
         yield "No attack that knows this defense and uses it was run"
+    for row in rounds:
+        if beats_controls(row):
+            yield f"In round {row['round']} every control is clearly beaten by {row['attack']}"
     for row in rows:
         yield from _doubts_about(row)
 

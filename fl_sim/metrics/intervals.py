@@ -27,7 +27,7 @@ def mean_interval(values: Sequence[float], groups: Sequence[Hashable] | None = N
     if not values or not all(map(math.isfinite, values)):
         raise FlSimError(f"expected at least one value, all finite, got {list(values)[:8]}: report failures by name")
     if groups is not None:
-        values = _group_means(values, groups)
+        values = group_means(values, groups)
     mean = fmean(values)
     if len(values) == 1:
         return Interval(mean, None, None)
@@ -37,7 +37,8 @@ def mean_interval(values: Sequence[float], groups: Sequence[Hashable] | None = N
     return Interval(mean, mean - half, mean + half)
 
 
-def _group_means(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+def group_means(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """The mean of each group, in the order in which groups first appear."""
     by_group: dict[Hashable, list[float]] = {}
     for value, group in zip(values, groups, strict=True):
         by_group.setdefault(group, []).append(value)

@@ -85,7 +85,7 @@ def test_a_row_rests_on_its_records_alone() -> None:
     found = row(WHOLE, "none", "fast")
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found["psnr"] == pytest.approx(
-        {"n": 32, "median": median(values), "mean": fmean(values), "low": low, "high": high}
+        {"n": 32, "images": 32, "median": median(values), "mean": fmean(values), "low": low, "high": high}
     )
     assert found["controls"]["unrelated_gradient"]["gain"]["mean"] == pytest.approx(fmean(gains))
     assert found["controls"]["unrelated_gradient"]["largest_gain"] == pytest.approx(max(gains))

@@ -42,7 +42,7 @@ def test_a_round_has_its_interval_over_clients_and_seeds() -> None:
     low, high = stats.ttest_1samp([fmean(r["psnr"]) for r in mine], 0).confidence_interval(0.95)
     told = {"n": 16, "sources": 4, "median": median(images), "mean": fmean(images), "low": low, "high": high}
     assert found["psnr"] == pytest.approx({**told, "largest": max(images)})
-    assert found["control"] == pytest.approx(
+    assert found["controls"]["unrelated_gradient"]["mean"] == pytest.approx(
         fmean(c for r in mine for c in r["controls"]["unrelated_gradient"]["psnr"])
     )
     assert found["identified"] == {"count": sum(rank == 1 for r in mine for rank in r["identification_rank"]), "n": 16}
