@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from experiments.report import units
 from experiments.report.cost import final_accuracy
@@ -17,66 +18,81 @@ from experiments.report.when import strongest_by_round, told
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one setting came to. ``strongest``: its row of the table with the highest median PSNR, if any was judged."""
+    """What one setting came to. ``strongest``: its row of the table with the highest median PSNR, if any was judged.
+    ``rounds``: the strongest attack of each attacked round.
+    """
 
     setting: Setting
     verdict: Verdict
     strongest: Json | None
     accuracy: float | None
+    rounds: list[Json]
     sentences: tuple[str, ...]
+
+
+class _Divided(NamedTuple):
+    """The settings' figures by round and attack, by round, and by client."""
+
+    every: list[Json]
+    when: list[Json]
+    clients: list[Json]
 
 
 def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
     """One for each setting, also where nothing was judged."""
-    by_setting = {s: [row for row in rows if row["setting"] == s.label] for s in settings(report)}
-    every, rounds, clients = by_round(report), strongest_by_round(report), by_client(report)
+    by_setting = {setting: _of_setting(rows, setting) for setting in settings(report)}
     undefended = {s.others: found for s, found in by_setting.items() if s.defense == UNDEFENDED}
+    divided = _Divided(by_round(report), strongest_by_round(report), by_client(report))
     return [
-        Finding(
-            setting,
-            verdict(found, undefended.get(setting.others), [r for r in every if r["setting"] == setting.label]),
-            (most := strongest(found)),
-            final_accuracy(report, setting),
-            tuple(
-                chain(
-                    _sentences(most, len(found)),
-                    _informed(most, found),
-                    told([row for row in rounds if row["setting"] == setting.label]),
-                    _whom(most, clients),
-                )
-                if most
-                else _believed(found)
-            ),
-        )
+        _finding(report, setting, found, undefended.get(setting.others), divided)
         for setting, found in by_setting.items()
     ]
 
 
-def _sentences(row: Json, attacks: int) -> tuple[str, ...]:
+def _finding(
+    report: ReportInput, setting: Setting, rows: list[Json], undefended: list[Json] | None, divided: _Divided
+) -> Finding:
+    most, rounds = strongest(rows), _of_setting(divided.when, setting)
+    said: Iterator[str] = _believed(rows)
+    if most:
+        said = chain(_sentences(most, len(rows)), _informed(most, rows), told(rounds), _whom(most, divided.clients))
+    return Finding(
+        setting=setting,
+        verdict=verdict(rows, undefended, _of_setting(divided.every, setting)),
+        strongest=most,
+        accuracy=final_accuracy(report, setting),
+        rounds=rounds,
+        sentences=tuple(said),
+    )
+
+
+def _of_setting(table: list[Json], setting: Setting) -> list[Json]:
+    return [row for row in table if row["setting"] == setting.label]
+
+
+def _sentences(row: Json, attacks: int) -> Iterator[str]:
     psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
     among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
     reached = f"{units.decimal(psnr['median'])} dB over {units.judged(psnr)}"
-    found = [f"{row['attack']} ({among}) reaches a median PSNR of {reached}."]
+    yield f"{row['attack']} ({among}) reaches a median PSNR of {reached}."
     if row["rounds"] > 1:
-        found.append(f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images.")
+        yield f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images."
     if row["trained"]:
         median = row["trained"]["psnr"]["median"]
-        found.append(
+        yield (
             f"Held against the images that the client trained on, which the defense made of the originals: "
             f"{units.decimal(median)} dB."
         )
     if control:
-        found.append(
-            f"The same attack on an unrelated gradient, which holds nothing of the image, reaches "
-            f"{units.decimal(control['median'])} dB; image by image the gain is {units.signed(control['gain']['mean'])}"
-            f" dB{_bounds(control['gain'])}."
+        yield (
+            f"On an unrelated gradient it reaches {units.decimal(control['median'])} dB; image by image the gain is "
+            f"{units.signed(control['gain']['mean'])} dB{_bounds(control['gain'])}."
         )
     if seen:
-        found.append(
+        yield (
             f"{seen['count']} of {units.things(seen['n'], 'image')} identified{_ever(psnr)} in a line-up with "
             f"{units.between(seen['candidates'])} others{_blind(seen['control'])}."
         )
-    return tuple(found)
 
 
 def _informed(most: Json, rows: list[Json]) -> Iterator[str]:
@@ -109,7 +125,7 @@ def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
             f"Most exposed is client {first} (median {units.decimal(mine[0]['psnr']['median'])} dB, n = "
             f"{mine[0]['psnr']['n']}), least client {last} ({units.decimal(mine[-1]['psnr']['median'])} dB)."
         )
-    yield f"It {units.unrecovered(most['unrecovered'])}."
+    yield f"{most['attack']} {units.unrecovered(most['unrecovered'])}."
 
 
 def _of(most: Json, table: list[Json]) -> list[Json]:

@@ -58,10 +58,7 @@ def context(report: ReportInput) -> Json:
         "headline": headline(found, report.records),
         "findings": found,
         "rule": RULE,
-        "threats": threat_model(report.study),
-        "scope": scope(report),
-        "attacks": list(attacks_told(report)),
-        "letters": capabilities(report.study),
+        **_attacked(report),
         **_figures(report),
         "risks": risks(report, rows),
         **_predicted(report),
@@ -75,6 +72,15 @@ def context(report: ReportInput) -> Json:
         "budgets": _most_iterations(report),
         "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
         "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),
+    }
+
+
+def _attacked(report: ReportInput) -> Json:
+    return {
+        "scope": scope(report),
+        "threats": threat_model(report.study),
+        "attacks": list(attacks_told(report)),
+        "letters": capabilities(report.study),
     }
 
 

@@ -41,10 +41,9 @@ def _partition(partition: Json) -> str:
 
 
 def _sizes(sizes: Sequence[int]) -> str:
-    """``8 of 1 image, 6 of 1 000 images``."""
-    return ", ".join(
-        f"{sum(one == size for one in sizes)} of {units.things(size, 'image')}" for size in dict.fromkeys(sizes)
-    )
+    """``8 clients with 1, 6 with 1000``: images."""
+    first, *others = [f"{sum(one == size for one in sizes)} with {units.count(size)}" for size in dict.fromkeys(sizes)]
+    return ", ".join([first.replace(" with", " clients with"), *others])
 
 
 def _net(study: Json) -> Fact:

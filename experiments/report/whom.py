@@ -47,6 +47,7 @@ def risks(report: ReportInput, rows: list[Json]) -> list[Risk]:
         if most := strongest([row for row in rows if row["setting"] == setting.label]):
             of = [Victim(units.clients(row, seed=several), row) for row in _taken(most, clients)]
             kinds = [Victim(str(row["class"]), row) for row in _taken(most, classes)]
+            kinds = [] if _same(of, kinds) else kinds
             groups = [_group(title, all_) for title, all_ in (("Client", of), ("Class", kinds)) if all_]
             found.append(Risk(setting.label, most["attack"], groups))
     return found
@@ -54,6 +55,12 @@ def risks(report: ReportInput, rows: list[Json]) -> list[Risk]:
 
 def _taken(most: Json, table: list[Json]) -> list[Json]:
     return [row for row in table if (row["setting"], row["attack"]) == (most["setting"], most["attack"])]
+
+
+def _same(clients: Sequence[Victim], classes: Sequence[Victim]) -> bool:
+    """Whether every client's images are all those of a class: the second table would repeat the first."""
+    figures = [[(one.row["psnr"]["n"], one.row["psnr"]["median"]) for one in group] for group in (clients, classes)]
+    return figures[0] == figures[1]
 
 
 def _group(title: str, victims: Sequence[Victim]) -> Group:

@@ -1,6 +1,7 @@
 """Rows by round, client and class against what the records say, recomputed the long way."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from scipy import stats
 
 from defenses.privacy import Guarantee
-from experiments.report import summary
+from experiments.report import ReportInput, summary
 from experiments.report.cost import training_by_round
 from experiments.report.rounds import by_class, by_client, by_round
+from experiments.report.table import summarise
+from experiments.report.whom import risks
 from fl_sim.metrics.accounting import epsilon
 from tests.experiments import synthetic
 
@@ -99,3 +102,13 @@ def test_the_summary_holds_it_all_and_is_json() -> None:
     far = [d > 8.0 for r in MINE for d in r["distance"]]
     assert (unrecovered["count"], unrecovered["n"]) == (sum(far), len(far))
     assert (unrecovered["iterations"], unrecovered["seconds"]) == (400, 3.25)
+
+
+def test_classes_that_are_clients_are_not_listed_twice() -> None:
+    def labelled(of: Callable[[dict[str, Any]], int]) -> ReportInput:
+        return replace(WHOLE, records=[{**r, "labels": [of(r)] * len(r["psnr"])} for r in WHOLE.records])
+
+    one_each = labelled(lambda r: 10 * r["seed"] + r["client"])
+    assert {len(risk.groups) for risk in risks(one_each, summarise(one_each))} == {1}
+    shared = labelled(lambda r: r["client"])
+    assert {len(risk.groups) for risk in risks(shared, summarise(shared))} == {2}

@@ -33,7 +33,7 @@ def test_data_net_and_training_are_named() -> None:
     )
     assert told["Data"] == (
         "mnist",
-        "clients hold images of its test split; divided: sizes, 3 of 1 image, 1 of 1\u202f000 images",
+        "clients hold images of its test split; divided: sizes, 3 clients with 1, 1 with 1\u202f000",
     )
     assert told["Net"] == ("lenet", "")
     assert told["Training"] == ("4 clients, 10 rounds", "batches of 2, 3 local epochs")
