@@ -12,6 +12,7 @@ from experiments.audit.cell import again
 from experiments.audit.judge import AuditJudge, judge_of
 from experiments.build import Cell, attack
 from experiments.judge import Judge
+from experiments.knowledge import empty_observations
 from experiments.pipeline import Run
 from experiments.report import (
     Picture,
@@ -93,16 +94,17 @@ def adaptive(run: Run) -> list[tuple[str, str]]:
         for cell in run.cells
         if cell.study.adversary.defense != "unknown" and cell.study.adversary.view == "client"
         for part in cell.study.attacks
-        if "defense" in attack(part).needs and _usable(cell)
+        if "defense" in attack(part).needs and _usable(cell, run.data_dir)
     ]
 
 
-def _usable(cell: Cell) -> bool:
+def _usable(cell: Cell, data_dir: str | None) -> bool:
     """Whether its defenses' density can be used; where only their kind is granted, with estimated parameters."""
     defenses, level = cell.defenses(), cell.study.adversary.defense
     kind: UpdateKind = "gradient" if cell.study.federation.mode == "fedsgd" else "delta"
     known = [type(d) for d in defenses if not isinstance(d, ModelDefense)]
-    return informs(defenses, kind) and (level != "kind" or all(map(has_estimate, known)))
+    one_step = level != "kind" and all(seen.one_step for seen, _ in empty_observations(cell, data_dir))
+    return informs(defenses, kind, one_step=one_step) and (level != "kind" or all(map(has_estimate, known)))
 
 
 def pictures(run: Run, cell: Cell, records: Sequence[JSON]) -> list[Picture]:

@@ -10,13 +10,13 @@ from pydantic import PositiveFloat
 
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.likelihoods.estimates import mechanisms
-from attacks.problem import Problem
+from attacks.problem import Problem, gradient_scale
 from fl_sim.core.contracts import AnyDefense, Defense, ExampleDefense, ModelDefense
 from fl_sim.core.density import Choice, Interval, Noise, Normal, log_likelihood
 from fl_sim.core.errors import NoDensityError
 from fl_sim.core.part import part
 from fl_sim.core.trees import flat, map_tree, subtract
-from fl_sim.core.types import Tensors, Update, UpdateKind
+from fl_sim.core.types import Observation, Tensors, Update, UpdateKind
 
 
 @part
@@ -49,7 +49,7 @@ class DefenseDensity(Likelihood):
         drawn = known.randomness if self.randomness == "granted" else {}
         noise = Normal(self.std or self.supposed * _typical(seen.delta))
         try:
-            stack = Stack.read(defenses, seen, drawn, noise)
+            stack = Stack.read(defenses, seen, drawn, noise, _step(problem.seen))
         except NoDensityError:
             stack = _noise_alone(defenses, seen, noise)
         stack = replace(stack, free=known.defenses is None and stack.noise is not noise)
@@ -67,17 +67,30 @@ class Stack:
     free: bool = False  # whether the noise's scale is not known, and fitted to each guess where that has a closed form
 
     @classmethod
-    def read(cls, defenses: Sequence[AnyDefense], seen: Update, drawn: Tensors, supposed: Noise) -> "Stack":
+    def read(
+        cls,
+        defenses: Sequence[AnyDefense],
+        seen: Update,
+        drawn: Tensors,
+        supposed: Noise,
+        step: float | None = None,
+    ) -> "Stack":
         """Go back from what was received to the noise; where there is none, as far as bounds lead.
+
+        Args:
+            defenses: In their order.
+            seen: As received.
+            drawn: What defenses are known to have drawn, as ``place/name``.
+            supposed: The noise where they add none.
+            step: What a single local step multiplies a gradient by to make a weight change; ``None``: not known, or
+                several steps.
 
         Raises:
             NoDensityError: Noises that do not add, something between them, something after them that gives no bounds,
                 or a defense of another kind.
         """
         join, steps = _kinds(defenses, drawn)
-        if join and seen.kind == "delta":
-            raise NoDensityError(f"{type(join).__name__} in local steps has no density")
-        noises = [join.noise(seen.num_examples) if join else None, *(d.noise(seen.num_examples) for d, _ in steps)]
+        noises = [_of_examples(join, seen, step), *(d.noise(seen.num_examples) for d, _ in steps)]
         loud = [place for place, noise in enumerate(noises) if noise is not None]
         noise = _added([noise for noise in noises if noise is not None]) or supposed
         end = loud[-1] if loud else 0  # of the steps up to the noise, the noise among them
@@ -134,6 +147,25 @@ def _kinds(
     return (joins[0] if joins else None), steps
 
 
+def _step(seen: Observation) -> float | None:
+    """See :meth:`Stack.read`; ``None`` also where only the kind is known: estimates are in the update's own units."""
+    return gradient_scale(seen) if seen.one_step and seen.knowledge.defenses is not None else None
+
+
+def _of_examples(join: ExampleDefense | None, seen: Update, step: float | None) -> Noise | None:
+    """The noise of a defense on examples, in the update's units.
+
+    Raises:
+        NoDensityError: It was added in each of several steps.
+    """
+    noise = join.noise(seen.num_examples) if join else None
+    if join is None or seen.kind == "gradient":
+        return noise
+    if step is None or not isinstance(noise, Normal | None):
+        raise NoDensityError(f"{type(join).__name__} in local steps has no density")
+    return noise and Normal(noise.std * abs(step))
+
+
 def _typical(delta: Tensors) -> float:
     """Root mean square of the entries other than zero; 1 where all are."""
     entries = flat(delta)
@@ -165,12 +197,18 @@ def _noise_alone(defenses: Sequence[AnyDefense], seen: Update, supposed: Noise) 
         return Stack.read((), seen, {}, supposed)
 
 
-def informs(defenses: Sequence[AnyDefense], kind: UpdateKind = "gradient") -> bool:
-    """Whether knowing these defenses gives :class:`DefenseDensity` more than plain squared differences."""
+def informs(defenses: Sequence[AnyDefense], kind: UpdateKind = "gradient", *, one_step: bool = False) -> bool:
+    """Whether knowing these defenses gives :class:`DefenseDensity` more than plain squared differences.
+
+    Args:
+        defenses: In their order.
+        kind: Of the updates.
+        one_step: Whether a weight change is known to be of a single local step.
+    """
     probe = Update(delta={"x": torch.zeros(2)}, num_examples=1, kind=kind)
     supposed = Normal(1.0)
     try:
-        stack = Stack.read(defenses, probe, {}, supposed)
+        stack = Stack.read(defenses, probe, {}, supposed, 1.0 if one_step else None)
     except NoDensityError:
         return False
     told = stack.noise is not supposed or stack.observed.low is not probe.delta or stack.join is not None

@@ -40,8 +40,8 @@ def refuse_rounds(attack: str, seen: Observation, model: nn.Module, *, joins: bo
     """Refuse an observation with earlier rounds that one guess cannot explain, or that the attack does not join.
 
     Raises:
-        UnmetKnowledgeError: The attack takes one round, they are not one client's gradients, or the model draws anew in
-            each round.
+        UnmetKnowledgeError: The attack takes one round, they are not one client's gradients, or single steps, or
+            the model draws anew in each round.
     """
     if not seen.earlier:
         return
@@ -50,10 +50,11 @@ def refuse_rounds(attack: str, seen: Observation, model: nn.Module, *, joins: bo
             f"{attack} takes one observation, got those of {1 + len(seen.earlier)} rounds: leave joint = true out, or "
             "pick an attack that searches"
         )
-    if len(seen.members) > 1 or any(one.update.kind != "gradient" for one in (seen, *seen.earlier)):
+    if not all(one.one_step for one in (seen, *seen.earlier)):
         raise UnmetKnowledgeError(
             f"{attack}: expected gradients of one client in all rounds, to fit them together, got sums of clients or "
-            'weight changes: leave joint = true out, or set federation.mode = "fedsgd" and adversary.view = "client"'
+            "weight changes of several steps: leave joint = true out, let a client's images fit into one batch and one "
+            'epoch, or set federation.mode = "fedsgd", and adversary.view = "client"'
         )
     if drawn := sorted(drawing(model)):
         raise UnmetKnowledgeError(

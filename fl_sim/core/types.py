@@ -127,6 +127,14 @@ class Observation:
     knowledge: Knowledge = field(default_factory=Knowledge)
     earlier: tuple["Observation", ...] = ()  # of other rounds, taken to be of the same images: to be fitted together
 
+    @property
+    def one_step(self) -> bool:
+        """Whether the update is the gradient of one client's whole batch, times a factor that is known."""
+        if len(self.members) > 1 or self.update.kind == "gradient":
+            return len(self.members) == 1
+        known = self.protocol
+        return known is not None and known.sampling == "shuffle" and known.steps(self.update.num_examples) == 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:

@@ -16,6 +16,7 @@ from fl_sim import models
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.knowledge import DefenseKnowledge, Knowledge
 from fl_sim.core.seeds import derive
+from fl_sim.core.trees import scale
 from fl_sim.core.types import Batch, Observation, Protocol
 from tests.attacks import zero
 from tests.conftest import TASK, observe, precoded
@@ -53,6 +54,24 @@ def test_the_likelihood_is_the_sum_of_the_rounds(likelihood: Likelihood) -> None
     whole, *parts = (attack.objective(problem, derive(0))(point, 1.0).score for problem in problems)
     assert torch.allclose(whole, torch.stack(parts).sum(0))
     assert not torch.allclose(parts[0], parts[1])  # of different weights
+
+
+def as_steps(joint: Observation, rate: float = 0.5) -> Observation:
+    """The same rounds of a client that sends what one local step changed in the weights."""
+    update = replace(joint.update, delta=scale(joint.update.delta, -rate), kind="delta")
+    known = replace(joint.knowledge, defenses=(Gaussian(std=rate * STD),))
+    protocol, earlier = Protocol(mode="fedavg", learning_rate=rate), tuple(map(as_steps, joint.earlier))
+    return replace(joint, update=update, knowledge=known, protocol=protocol, earlier=earlier)
+
+
+def test_rounds_of_single_steps_are_rounds_of_gradients() -> None:
+    joint, attack = rounds(3), search(DefenseDensity())
+    model = models.build("mlp", TASK, 0, widths=[16])
+    problems = [Problem.of(one, model, derive(0), "cpu") for one in (joint, as_steps(joint))]
+    point = attack.variables.start(problems[0], 2, derive(0))
+    gradients, steps = (attack.objective(problem, derive(0))(point, 1.0).score for problem in problems)
+    assert torch.allclose(gradients.diff(), steps.diff(), rtol=1e-4)
+    attack.check(as_steps(joint), model)
 
 
 def test_rounds_of_one_image_average_their_noise() -> None:
@@ -108,8 +127,10 @@ def test_exact_attacks_take_one_round(name: str) -> None:
 def test_what_is_not_one_clients_gradient_each_time_is_refused() -> None:
     joint, attack, model = rounds(2), ATTACKS["bayes"](), models.build("mlp", TASK, 0, widths=[16])
     several = replace(joint, members=(0, 1))
-    change = replace(joint, update=replace(joint.update, kind="delta"), protocol=Protocol(mode="fedavg"))
-    for wrong in (several, change):
+    change = replace(joint, update=replace(joint.update, kind="delta"), protocol=None)
+    steps = replace(change, protocol=Protocol(mode="fedavg", local_epochs=2))
+    samples = replace(change, protocol=Protocol(mode="fedavg", sampling="poisson"))
+    for wrong in (several, change, steps, samples):
         with pytest.raises(UnmetKnowledgeError, match="gradients of one client in all rounds"):
             attack.check(wrong, model)
     with pytest.raises(UnmetKnowledgeError, match="draws"):

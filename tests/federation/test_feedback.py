@@ -105,3 +105,4 @@ def test_no_adversary_is_said_to_know_what_is_left() -> None:
 def test_dpsgd_of_local_steps_informs_nobody() -> None:
     assert informs([DpSgd(clip=1.0, noise_multiplier=1.0)])
     assert not informs([DpSgd(clip=1.0, noise_multiplier=1.0)], "delta")
+    assert informs([DpSgd(clip=1.0, noise_multiplier=1.0)], "delta", one_step=True)
