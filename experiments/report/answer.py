@@ -97,8 +97,8 @@ def _sentences(row: Json, attacks: int) -> Iterator[str]:
 
 def _informed(most: Json, rows: list[Json]) -> Iterator[str]:
     """Where knowing the defense brought nothing."""
-    informed = strongest([row for row in rows if row["adaptive"]])
-    if informed and not most["adaptive"]:
+    informed = strongest([row for row in rows if row["stance"] == "adaptive"])
+    if informed and most["stance"] != "adaptive":
         reached = units.decimal(informed["psnr"]["median"])
         yield f"{informed['attack']}, which uses what it knows of the defense, reaches {reached} dB: it did not help."
 

@@ -108,7 +108,7 @@ def _row(row: Json, minus_first: Json | None) -> str:
     controls = row["controls"]
     cells = [
         row["attack"]
-        + (" (knows the defense)" if row["adaptive"] else "")
+        + (" (knows the defense)" if row["stance"] == "adaptive" else "")
         + (f" (joins up to {row['rounds']} rounds)" if row["rounds"] > 1 else ""),
         units.sample(row["psnr"]),
         units.interval(row["psnr"], 2),

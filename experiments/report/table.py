@@ -15,26 +15,27 @@ from experiments.report.images import (
     spread,
     unrecovered,
 )
-from experiments.report.input import Json, ReportInput, Setting, judged, records_of, settings
+from experiments.report.input import Json, ReportInput, Setting, judged, records_of, settings, stance
 
 
 def summarise(report: ReportInput) -> list[Json]:
     """One row for each setting and attack with records; ``None`` stands where nothing could be computed.
 
-    ``psnr`` (dB), ``ssim``, ``lpips``, ``label_accuracy``: ``{"n", "images", "median", "mean", "low", "high"}`` of n
-    figures of so many different images (for labels: batches); the mean is over images, each with the mean of its
-    figures, and so are the bounds of its 95 % interval. ``gifd``: ``ssim`` and ``lpips`` as GIFD's code takes them,
-    where the study asks for them. ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses
-    made of the originals, which are all that an update can show; ``None`` where there is no such defense.
-    ``confidence``: ``agreement``, ``fit``, ``misfit`` and ``labels`` of imported records, which need no truth.
-    ``risk``: the share of images farther than ``delta`` from the original, with its interval. ``identified``: images
-    ranked first in any round, of how many, among how many others, and those of the unrelated-gradient control.
-    ``controls``: by name, as ``psnr`` with ``gain``: the attack minus the control, image by image, in dB. ``bytes_up``:
-    a client's bytes per round. ``epsilon``: of the stack's differential privacy over all rounds, of the client that
-    took part most often: ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none. ``rounds``: the
-    most observations of a client that were fitted together; 1 where each was attacked by itself. ``accuracy``: at the
-    end, mean over seeds. ``unrecovered``: ``count`` of ``n`` judged images that no reconstruction came within ``delta``
-    of, and the most ``iterations`` and ``seconds`` that one observation was given.
+    ``stance``: the attack's towards the defense (:data:`experiments.report.input.Stance`). ``psnr`` (dB), ``ssim``,
+    ``lpips``, ``label_accuracy``: ``{"n", "images", "median", "mean", "low", "high"}`` of n figures of so many
+    different images (for labels: batches); the mean is over images, each with the mean of its figures, and so are the
+    bounds of its 95 % interval. ``gifd``: ``ssim`` and ``lpips`` as GIFD's code takes them, where the study asks for
+    them. ``trained``: ``psnr``, ``ssim`` and ``lpips`` against the images that data defenses made of the originals,
+    which are all that an update can show; ``None`` where there is no such defense. ``confidence``: ``agreement``,
+    ``fit``, ``misfit`` and ``labels`` of imported records, which need no truth. ``risk``: the share of images farther
+    than ``delta`` from the original, with its interval. ``identified``: images ranked first in any round, of how many,
+    among how many others, and those of the unrelated-gradient control. ``controls``: by name, as ``psnr`` with
+    ``gain``: the attack minus the control, image by image, in dB. ``bytes_up``: a client's bytes per round.
+    ``epsilon``: of the stack's differential privacy over all rounds, of the client that took part most often:
+    ``{"protects", "against", "delta", "most"}``, or ``None`` where there is none. ``rounds``: the most observations of
+    a client that were fitted together; 1 where each was attacked by itself. ``accuracy``: at the end, mean over seeds.
+    ``unrecovered``: ``count`` of ``n`` judged images that no reconstruction came within ``delta`` of, and the most
+    ``iterations`` and ``seconds`` that one observation was given.
     """
     return [
         _row(report, setting, attack, records)
@@ -57,7 +58,7 @@ def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]
         "axes": dict(setting.others),
         "attack": attack,
         "rounds": max(len(record.get("rounds") or [0]) for record in records),
-        "adaptive": all((cell, attack) in report.adaptive for cell in setting.cells),
+        "stance": stance(report, setting, attack),
         "seeds": sorted({record["seed"] for record in records}),
         "observations": len(records),
         "judged": len(done),

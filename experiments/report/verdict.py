@@ -64,7 +64,7 @@ def verdict(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Js
         return Verdict("not shown", "Even without a defense no attack clearly beats its controls")
     if doubt := next(_doubts(rows, undefended, rounds), None):
         return Verdict("not shown", doubt)
-    adaptive = _names([row["attack"] for row in rows if row["adaptive"]])
+    adaptive = _names([row["attack"] for row in rows if row["stance"] == "adaptive"])
     return Verdict(
         "protected",
         f"Against the attacks run: each stays less than {MARGIN:g} dB above its unrelated-gradient control, also with "
@@ -74,7 +74,7 @@ def verdict(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Js
 
 def _unasked(rows: list[Json]) -> str:
     """What a leak's reader would miss: how much more there may be."""
-    if rows[0]["defense"] == UNDEFENDED or any(row["adaptive"] for row in rows):
+    if rows[0]["defense"] == UNDEFENDED or any(row["stance"] in {"adaptive", "chosen"} for row in rows):
         return ""
     return "; no attack that knows this defense and uses it was run, which may take more"
 
@@ -88,7 +88,7 @@ def _doubts(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Js
         yield "Without a defense no attack clearly beats its controls, so holding here proves nothing"
     if missing := sorted(set(winners) - {row["attack"] for row in rows}):
         yield f"Not run here, though it succeeds without a defense: {_names(missing)}"
-    if not any(row["adaptive"] for row in rows):
+    if not any(row["stance"] == "adaptive" for row in rows):
         yield "No attack that knows this defense and uses it was run"
     for row in rounds:
         if beats_controls(row):

@@ -248,3 +248,15 @@ def test_figures_as_gifds_code_takes_them_stand_apart_and_under_their_own_name()
         assert "as GIFD's code" in text
         assert "Not to be compared with the standard figures" in text
     assert "as GIFD's code" not in markdown(WHOLE)
+
+
+def test_a_leak_that_no_informed_attack_was_run_against_says_so() -> None:
+    blind = replace(WHOLE, adaptive=frozenset())
+    asked = {s.setting.defense: s.verdict.reason for s in findings(WHOLE, summarise(WHOLE))}
+    unasked = {s.setting.defense: s.verdict.reason for s in findings(blind, summarise(blind))}
+    words = "no attack that knows this defense and uses it was run"
+    assert words in unasked["topk(0.1)"]
+    assert words not in unasked["none"] + asked["topk(0.1)"]
+    only = {**blind.study, "attacks": [{"name": "adaptive", "only": ["topk(0.1)"]}]}
+    chosen = replace(blind, study=only)
+    assert words not in {s.setting.defense: s.verdict.reason for s in findings(chosen, summarise(chosen))}["topk(0.1)"]
