@@ -171,7 +171,7 @@ def question_in(text: str) -> str:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study and change it by ``key=value`` overrides, such as ``federation.rounds=1``."""
+    """Read a study and change it by ``key=value`` overrides: ``federation.rounds=1``; ``adversary.rounds=`` unsets."""
     return load_dict(read(path, overrides), str(path))
 
 
@@ -213,10 +213,10 @@ def load_dict(tree: Mapping[str, Any], source: str) -> Study:
 
 
 def replaced(tree: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
-    """A copy of ``tree`` with the entry at dotted ``path`` set."""
+    """A copy of ``tree`` with the entry at dotted ``path`` set; without it where ``value`` is the empty string."""
     head, _, rest = path.partition(".")
     if not rest:
-        return {**tree, head: value}
+        return {**{key: kept for key, kept in tree.items() if key != head}, **({} if value == "" else {head: value})}
     below = tree.get(head, {})
     if isinstance(below, str):  # a part given by its bare name
         below = {"name": below}

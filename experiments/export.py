@@ -19,7 +19,8 @@ def export(run: Run, path: Path) -> int:
     """Write what was judged to ``path``, .parquet or .csv; returns the number of rows.
 
     A row an image, and one without figures where an attack made none. Beside a record's own columns: ``image``, its
-    place in the batch; ``class``, its true one; ``axis.NAME``, the cell's place in the grid; ``control.NAME.psnr``;
+    place in the batch; ``image_id``, the same for the same image in every row; ``rounds``, how many were fitted
+    together; ``class``, its true one; ``axis.NAME``, the cell's place in the grid; ``control.NAME.psnr``;
     ``trained.METRIC``, against what data defenses made of the original; ``predicted.NAME``, of ``evaluation.risk``;
     ``accuracy`` and ``bytes_up``, of the round.
 
@@ -48,6 +49,7 @@ def rows(record: Mapping[str, Any], rounds: Mapping[tuple[str, int], Mapping[str
     same = {
         **{name: record[name] for name in _PLAIN},
         **{f"axis.{name}": str(value) for name, value in record["axes"].items()},
+        "rounds": len(record.get("rounds") or [0]),
         "accuracy": known.get("accuracy"),
         "bytes_up": known.get("bytes_up"),
     }
@@ -55,6 +57,7 @@ def rows(record: Mapping[str, Any], rounds: Mapping[tuple[str, int], Mapping[str
         yield {
             **same,
             "image": i,
+            "image_id": str(images[i]) if (images := record.get("image_ids")) else None,
             "class": _at(record.get("labels"), i),
             **{name: _at(record[name], i) for name in _EACH},
             **{f"control.{name}.psnr": _at(control["psnr"], i) for name, control in controls.items() if control},

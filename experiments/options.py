@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the study, such as federation.rounds=1.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Change the study: federation.rounds=1; KEY= unsets."),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run folder, or several to compare.")]

@@ -124,6 +124,13 @@ def test_what_is_wrong_is_said(study_file: Write, text: str, overrides: list[str
     assert re.search(expected, problems(study_file(text), *overrides), re.DOTALL)
 
 
+def test_an_override_of_nothing_unsets(study_file: Write) -> None:
+    """So that a study which names its rounds can be attacked by records instead."""
+    path = study_file(SMALL + "[adversary]\nrounds = [1]\nlabels = true")
+    changed = config.load(path, ["adversary.rounds=", "adversary.records=[0]"])
+    assert (changed.adversary.rounds, changed.adversary.records, changed.adversary.labels) == (None, [0], True)
+
+
 def test_all_problems_are_said_at_once(study_file: Write) -> None:
     found = problems(
         study_file(SMALL + '[[defenses]]\nname = "topk"\nkeep = 2\n[[defenses]]\nname = "gausian"'), "model=x"

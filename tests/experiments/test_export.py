@@ -18,6 +18,7 @@ RECORD = {
     "axes": {"defense": "x"}, "reason": None, "psnr": [10.0, 20.0], "ssim": [0.1, 0.2], "lpips": None,
     "mse": [0.1, 0.01], "distance": [2.0, 1.0], "identification_rank": [3, 1],
     "controls": {"mean_image": {"psnr": [5.0, 6.0]}, "unrelated_gradient": None},
+    "image_ids": [7, 9], "rounds": [1, 2],
     "trained": {"psnr": [11.0, 21.0], "ssim": None, "lpips": None}, "predicted": {"k15": [9.0, 19.0], "snr": None},
 }  # fmt: skip
 
@@ -29,6 +30,12 @@ def test_a_record_is_a_row_an_image_with_what_its_round_cost() -> None:
     assert (second["predicted.k15"], second["predicted.snr"]) == (19.0, None)
     assert (second["lpips"], second["trained.ssim"], second["identification_rank"]) == (None, None, 1)
     assert (second["accuracy"], second["bytes_up"]) == (0.75, 8)
+    assert (second["image_id"], second["rounds"]) == ("9", 2)
+
+
+def test_older_records_do_not_say_which_image_it_is() -> None:
+    older = {key: value for key, value in RECORD.items() if key not in {"image_ids", "rounds"}}
+    assert [(row["image_id"], row["rounds"]) for row in rows(older, {})] == [(None, 1), (None, 1)]
 
 
 def test_an_attack_that_made_no_image_is_a_row_without_figures() -> None:
