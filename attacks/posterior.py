@@ -114,9 +114,27 @@ class PosteriorSearch(Attack):
             ends = self.first._solve([one for one in problems for _ in range(trials)], [], start, 1)
             start = {name: torch.cat([end.point[name] for end in ends]) for name in start}
             before = max(end.iterations for end in ends)
-        matching = Matching(self._terms(), problems, trials, offsets, whole=self.local.compiles)
-        found = self.solver.solve_all(matching, matching.project(start), len(problems))
-        return [replace(one, iterations=before + one.iterations) for one in found]
+        return [
+            replace(one, iterations=before + one.iterations) for one in self._ends(problems, offsets, start, trials)
+        ]
+
+    def _ends(self, problems: Sequence[Problem], offsets: list[Tensor], start: Point, trials: int) -> list[Solution]:
+        """The best of each observation's trials. Those that nothing compares leave the search one by one."""
+        apart = trials if self._leaves_one_by_one else 1
+        each = [one for one in problems for _ in range(apart)]
+        matching = Matching(self._terms(), each, trials // apart, offsets, whole=self.local.compiles)
+        found = self.solver.solve_all(matching, matching.project(start), len(each))
+        every = [found[place : place + apart] for place in range(0, len(found), apart)]
+        return [
+            replace(min(those, key=attrgetter("score")), iterations=max(one.iterations for one in those))
+            for those in every
+        ]
+
+    @property
+    def _leaves_one_by_one(self) -> bool:
+        """Not where a term is bound to an observation, or draws for it; a time budget is for all its trials."""
+        joined = self.likelihood.joins and all(prior.joins for prior in self.priors)
+        return joined and self.ball is None and self.solver.leaves and self.solver.seconds is None
 
     def _told(self, found: Solution, problem: Problem, seconds: float) -> Reconstruction:
         guess = self._searched.answer(found.point, problem)

@@ -68,8 +68,16 @@ class Solver(ABC):
     steps: int
     """Most that it takes."""
 
+    seconds: float | None = None
+    """Most that it takes for each observation."""
+
     trials: int = 1
     """That it needs of each observation at least: the population of an evolution strategy."""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether a trial can be done before the others are."""
+        return False
 
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
         return self.solve_all(One(objective, project), start, 1)[0]

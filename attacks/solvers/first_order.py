@@ -33,7 +33,7 @@ class Adam(Solver):
             quarters (arXiv 1912.04958's projector); ``constant``.
         decay: See ``schedule``.
         tolerance: Stop, converged, once the best score of every trial is below this; of several observations, each
-            leaves the search when it has.
+            leaves the search when it has, and each trial where trials are not compared with one another.
         seconds: Stop after this time, for each observation; ``None``: only ``steps`` counts.
     """
 
@@ -44,6 +44,10 @@ class Adam(Solver):
     decay: PositiveFloat = 0.94
     tolerance: float = -torch.inf
     seconds: PositiveFloat | None = None
+
+    @property
+    def leaves(self) -> bool:
+        return self.tolerance > -torch.inf
 
     def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)

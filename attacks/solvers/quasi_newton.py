@@ -41,6 +41,10 @@ class LBFGS(Solver):
     seconds: PositiveFloat | None = None
     retries: PositiveInt = 3
 
+    @property
+    def leaves(self) -> bool:
+        return True
+
     def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
         walk.memory[_PAIRS] = self._fresh(stacked(start))
