@@ -12,13 +12,9 @@ from torch import Generator, nn
 
 from attacks import ATTACKS
 from attacks.compilation import compiling, pays
-from attacks.likelihoods import L2
 from attacks.memory import halved
-from attacks.objective import Matching
-from attacks.posterior import PosteriorSearch
-from attacks.priors.group import GroupConsistency
 from attacks.solvers import Adam, Cost, slope
-from attacks.variables import Pixels, Point
+from attacks.variables import Point
 from defenses import DEFENSES
 from fl_sim import models
 from fl_sim.core.contracts import Attack, Defense
@@ -143,55 +139,6 @@ def test_what_has_converged_leaves_the_search_and_the_rest_goes_on() -> None:
     alone = adam.solve(Bowls([9.0], []), start(0.0), anywhere)
     assert torch.allclose(alone.point["x"], found[0].point["x"])
     assert adam.solve_all(Bowls([0.0], asked), start(1.0), 1)[0].iterations == 25
-
-
-def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Trials of each evaluation."""
-    asked: list[int] = []
-    plain = Matching.slope
-
-    def noted(self: Matching, point: Point, progress: float) -> tuple[Cost, Tensors]:
-        asked.append(len(point["pixels"]))
-        return plain(self, point, progress)
-
-    monkeypatch.setattr(Matching, "slope", noted)
-    return asked
-
-
-def restarted(**changed: Any) -> PosteriorSearch:
-    solver = Adam(steps=100, step_size=0.05, tolerance=0.03)
-    parts: dict[str, Any] = {"likelihood": L2(), "variables": Pixels(), "solver": solver, "restarts": 3}
-    return PosteriorSearch(**(parts | changed))
-
-
-def test_restarts_leave_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best is that of the restarts by themselves, and no restart waits for another."""
-    asked, model = asked_for(monkeypatch), net()
-    seen, attack = observations(model)[0], restarted()
-    found = attack(seen, model, derive(0))
-    ran = len(asked)
-    assert asked[0] == 3 > asked[ran - 1]
-    assert asked[:ran] == sorted(asked[:ran], reverse=True)
-    assert found.budget.iterations == ran
-    assert found.outcome is Outcome.CONVERGED
-    both_ways = both(attack, observations(model), model)
-    for alone, together in zip(*both_ways, strict=True):
-        assert together.loss == pytest.approx(alone.loss, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"priors": (GroupConsistency(weight=0.01),)},
-        {"solver": Adam(steps=50, step_size=0.05, tolerance=0.03, seconds=100.0)},
-        {"solver": Adam(steps=50, step_size=0.05)},
-    ],
-    ids=["compared", "timed", "endless"],
-)
-def test_restarts_that_have_to_stay_together_do(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
-    asked, model = asked_for(monkeypatch), net()
-    restarted(**changed)(observations(model)[0], model, derive(0))
-    assert set(asked) == {3}
 
 
 def test_where_memory_ends_halves_are_tried_with_the_same_draws() -> None:
