@@ -8,23 +8,25 @@ from typing import NamedTuple
 
 from experiments.report import units
 from experiments.report.cost import final_accuracy
-from experiments.report.images import images_of
-from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, judged, settings
+from experiments.report.images import groups_of, images_of, paired
+from experiments.report.input import UNDEFENDED, Json, ReportInput, Setting, judged, records_of, settings
 from experiments.report.rounds import by_client, by_round
-from experiments.report.table import strongest
+from experiments.report.table import most_identified, strongest
 from experiments.report.verdict import Verdict, verdict
 from experiments.report.when import strongest_by_round, told
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one setting came to. ``strongest``: its row of the table with the highest median PSNR, if any was judged.
+    """What one setting came to. ``strongest``: its row of the table with the highest mean PSNR, if any was judged.
+    ``namer``: that of the attack that identifies most images; the strongest, where it is one of them.
     ``rounds``: the strongest attack of each attacked round.
     """
 
     setting: Setting
     verdict: Verdict
     strongest: Json | None
+    namer: Json | None
     accuracy: float | None
     rounds: list[Json]
     sentences: tuple[str, ...]
@@ -52,14 +54,22 @@ def findings(report: ReportInput, rows: list[Json]) -> list[Finding]:
 def _finding(
     report: ReportInput, setting: Setting, rows: list[Json], undefended: list[Json] | None, divided: _Divided
 ) -> Finding:
-    most, rounds = strongest(rows), _of_setting(divided.when, setting)
+    most, namer, rounds = strongest(rows), most_identified(rows), _of_setting(divided.when, setting)
     said: Iterator[str] = _believed(rows)
     if most:
-        said = chain(_sentences(most, len(rows)), _informed(most, rows), told(rounds), _whom(most, divided.clients))
+        said = chain(
+            _sentences(most, len(rows)),
+            _named(namer) if namer else (),
+            _informed(report, setting, rows),
+            told(rounds),
+            _whom(most, divided.clients),
+            _least(rows),
+        )
     return Finding(
         setting=setting,
         verdict=verdict(rows, undefended, _of_setting(divided.every, setting)),
         strongest=most,
+        namer=namer,
         accuracy=final_accuracy(report, setting),
         rounds=rounds,
         sentences=tuple(said),
@@ -71,36 +81,37 @@ def _of_setting(table: list[Json], setting: Setting) -> list[Json]:
 
 
 def _sentences(row: Json, attacks: int) -> Iterator[str]:
-    psnr, control, seen = row["psnr"], row["controls"]["unrelated_gradient"], row["identified"]
+    psnr, control = row["psnr"], row["controls"]["unrelated_gradient"]
     among = f"strongest of {attacks} attacks" if attacks > 1 else "the only attack"
-    reached = f"{units.decimal(psnr['median'])} dB over {units.judged(psnr)}"
-    yield f"{row['attack']} ({among}) reaches a median PSNR of {reached}."
+    reached = f"{units.interval(psnr)} dB (median {units.decimal(psnr['median'])}) over {units.judged(psnr)}"
+    yield f"{row['attack']} ({among}) reaches a mean PSNR of {reached}."
     if row["rounds"] > 1:
         yield f"It fits up to {row['rounds']} rounds of a client together, taken to be of the same images."
     if row["trained"]:
-        median = row["trained"]["psnr"]["median"]
+        mean = row["trained"]["psnr"]["mean"]
         yield (
             f"Held against the images that the client trained on, which the defense made of the originals: "
-            f"{units.decimal(median)} dB."
+            f"{units.decimal(mean)} dB."
         )
     if control:
         yield (
-            f"On an unrelated gradient it reaches {units.decimal(control['median'])} dB; image by image the gain is "
+            f"On an unrelated gradient it reaches {units.decimal(control['mean'])} dB; image by image the gain is "
             f"{units.signed(control['gain']['mean'])} dB{_bounds(control['gain'])}."
         )
-    if seen:
+
+
+def _informed(report: ReportInput, setting: Setting, rows: list[Json]) -> Iterator[str]:
+    """What knowing the defense is worth: the best attack that uses it against the best that does not."""
+    told_, blind = (strongest([row for row in rows if row["stance"] == kind]) for kind in ("adaptive", "naive"))
+    if not told_ or not blind:
+        return
+    records = records_of(report, setting)
+    gain = paired(records[told_["attack"]], records[blind["attack"]])
+    if gain:
         yield (
-            f"{seen['count']} of {units.things(seen['n'], 'image')} identified{_ever(psnr)} in a line-up with "
-            f"{units.between(seen['candidates'])} others{_blind(seen['control'])}."
+            f"Knowing the defense is worth {units.signed(gain['mean'])} dB{_bounds(gain)}: {told_['attack']} against "
+            f"{blind['attack']}."
         )
-
-
-def _informed(most: Json, rows: list[Json]) -> Iterator[str]:
-    """Where knowing the defense brought nothing."""
-    informed = strongest([row for row in rows if row["stance"] == "adaptive"])
-    if informed and most["stance"] != "adaptive":
-        reached = units.decimal(informed["psnr"]["median"])
-        yield f"{informed['attack']}, which uses what it knows of the defense, reaches {reached} dB: it did not help."
 
 
 def _believed(rows: list[Json]) -> Iterator[str]:
@@ -125,15 +136,25 @@ def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
             f"Most exposed is client {first} (median {units.decimal(mine[0]['psnr']['median'])} dB, n = "
             f"{mine[0]['psnr']['n']}), least client {last} ({units.decimal(mine[-1]['psnr']['median'])} dB)."
         )
-    yield f"{most['attack']} {units.unrecovered(most['unrecovered'])}."
+
+
+def _least(rows: list[Json]) -> Iterator[str]:
+    """The attack that identifies most where it is not the strongest, and the one that misses fewest."""
+    best = min((row for row in rows if row["unrecovered"]), key=lambda row: int(row["unrecovered"]["count"]))
+    yield f"{best['attack']} {units.unrecovered(best['unrecovered'])}."
 
 
 def _of(most: Json, table: list[Json]) -> list[Json]:
     return [row for row in table if (row["setting"], row["attack"]) == (most["setting"], most["attack"])]
 
 
-def _ever(psnr: Json) -> str:
-    return " at least once" if psnr["n"] > psnr["images"] else ""
+def _named(row: Json) -> Iterator[str]:
+    """What the attack that identifies most finds in the line-up."""
+    seen, ever = row["identified"], " at least once" if row["psnr"]["n"] > row["psnr"]["images"] else ""
+    yield (
+        f"{row['attack']} identifies {seen['count']} of {units.things(seen['n'], 'image')}{ever} in a line-up with "
+        f"{units.between(seen['candidates'])} others{_blind(seen['control'])}."
+    )
 
 
 def _bounds(gain: Json) -> str:
@@ -146,8 +167,9 @@ def headline(found: list[Finding], records: list[Json]) -> str:
     """One sentence over all settings."""
     if not records:
         return "No reconstruction has been judged yet: there is nothing to conclude from."
-    images = [image for record in judged(records) for image in images_of(record)]
-    over = units.judged({"n": len(images), "images": len(set(images))})
+    done = judged(records)
+    images = [image for record in done for image in images_of(record)]
+    over = units.judged({"n": len(images), "images": len(set(images)), "groups": len(set(groups_of(done)))})
     blind = sum(not record["psnr"] and bool(record.get("confidence")) for record in records)
     unjudged = sum(not record["psnr"] for record in records) - blind
     count = Counter(finding.verdict.word for finding in found)

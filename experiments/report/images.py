@@ -1,100 +1,140 @@
-"""Figures over images: one that was attacked in several rounds, or under several seeds, counts once."""
+"""Figures over images, with intervals over what is independent: updates that share no image."""
 
 from collections.abc import Hashable, Sequence
-from statistics import median
+from statistics import fmean, median
 
 from experiments.report.input import Json, judged
-from fl_sim.metrics.intervals import mean_interval
+from fl_sim.metrics.intervals import group_means, mean_interval
 from fl_sim.metrics.risk import risk
 
 CONTROLS = ("unrelated_gradient", "mean_image", "nearest_public")
+_DRAWS = 9999  # of the permutation test, where enumerating would be longer
 
 
 def images_of(record: Json) -> list[Hashable]:
-    """The image behind each figure of a record, by the same key wherever else it was attacked.
+    """The image behind each figure of a record, by the same key wherever else its seed's clients were attacked.
 
     Records of earlier versions do not say which images they are of: each of theirs is its own.
     """
-    if record.get("image_ids"):
-        return list(record["image_ids"])
+    known = record.get("image_ids")
+    if known:
+        return [(record["seed"], image) for image in known]
     place = (record["cell"], record["round"], record["client"])
     return [(*place, i) for i in range(len(record["psnr"] or ()))]
 
 
-def spread(values: Sequence[float], images: Sequence[Hashable]) -> Json | None:
-    """``n`` values of ``images`` different ones, their median, and the mean over images with its 95 % interval."""
+def groups_of(records: list[Json]) -> list[Hashable]:
+    """For each record the group it is in: updates that have an image in common are one, directly or by others.
+
+    The images of an update have one gradient, and an image that is attacked in several rounds stays itself: neither
+    is more than one draw. A group is named by one of its images.
+    """
+    head: dict[Hashable, Hashable] = {}
+
+    def find(image: Hashable) -> Hashable:
+        while (above := head.setdefault(image, image)) != image:
+            image = above
+        return image
+
+    for record in records:
+        first, *others = images_of(record) or [None]
+        for image in others:
+            head[find(image)] = find(first)
+    return [find(next(iter(images_of(record)), None)) for record in records]
+
+
+def spread(values: Sequence[float], images: Sequence[Hashable], groups: Sequence[Hashable]) -> Json | None:
+    """``n`` values of so many ``images`` in so many ``groups``; their median; the groups' mean with its interval."""
     if not values:
         return None
     return {
         "n": len(values),
         "images": len(set(images)),
+        "groups": len(set(groups)),
         "median": median(values),
-        **mean_interval(values, images)._asdict(),
+        **mean_interval(values, groups)._asdict(),
     }
+
+
+class Figures:
+    """Values, each of an image of a group."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.images: list[Hashable] = []
+        self.groups: list[Hashable] = []
+
+    def add(self, record: Json, group: Hashable, values: Sequence[float]) -> None:
+        self.values += values
+        self.images += images_of(record)
+        self.groups += [group] * len(values)
+
+    def spread(self) -> Json | None:
+        return spread(self.values, self.images, self.groups)
 
 
 def of_metric(records: list[Json], metric: str, part: str | None = None) -> Json | None:
     """Of a metric with a number an image, or of a ``part`` of records that has such metrics; older ones lack some."""
-    found: list[float] = []
-    images: list[Hashable] = []
-    for record in records:
+    found = Figures()
+    for record, group in zip(records, groups_of(records), strict=True):
         values = ((record.get(part) or {}) if part else record).get(metric)
-        found += values or []
-        images += images_of(record) if values else []
-    return spread(found, images)
+        if values:
+            found.add(record, group, values)
+    return found.spread()
 
 
 def against(records: list[Json], control: str) -> Json | None:
     """The control's PSNR in dB as :func:`spread`, with ``gain``: the attack's minus the control's, image by image."""
-    pairs = [
-        (attack, other, image)
-        for record in judged(records)
-        if (found := (record["controls"] or {}).get(control)) and found["psnr"]
-        for attack, other, image in zip(record["psnr"], found["psnr"], images_of(record), strict=True)
-    ]
-    if not pairs:
+    controls, gains = Figures(), Figures()
+    for record, group in zip(records, groups_of(records), strict=True):
+        found = (record["controls"] or {}).get(control)
+        if record["psnr"] and found and found["psnr"]:
+            controls.add(record, group, found["psnr"])
+            gains.add(record, group, [mine - its for mine, its in zip(record["psnr"], found["psnr"], strict=True)])
+    if (told := controls.spread()) is None:
         return None
-    images = [image for *_, image in pairs]
-    gains = [attack - other for attack, other, _ in pairs]
-    return {
-        **(spread([other for _, other, _ in pairs], images) or {}),
-        "gain": mean_interval(gains, images)._asdict(),
-        "largest_gain": max(gains),
-    }
+    gain = mean_interval(gains.values, gains.groups)._asdict()
+    return {**told, "gain": gain, "largest_gain": max(gains.values)}
 
 
 def paired(records: list[Json], others: list[Json]) -> Json | None:
     """Differences in PSNR, dB, image by image, where both attacks were judged on the same observation."""
     theirs = {(r["cell"], r["round"], r["client"]): r["psnr"] for r in others if r["psnr"]}
-    both = [r for r in judged(records) if (r["cell"], r["round"], r["client"]) in theirs]
-    differences = [
-        mine - other
-        for r in both
-        for mine, other in zip(r["psnr"], theirs[r["cell"], r["round"], r["client"]], strict=True)
-    ]
-    return spread(differences, [image for r in both for image in images_of(r)])
+    found = Figures()
+    for record, group in zip(records, groups_of(records), strict=True):
+        if record["psnr"] and (its := theirs.get((record["cell"], record["round"], record["client"]))):
+            found.add(record, group, [mine - other for mine, other in zip(record["psnr"], its, strict=True)])
+    return found.spread()
 
 
 def risk_of(records: list[Json]) -> Json | None:
     """Share of images farther than ``delta`` from the original."""
-    found = [(d, image) for r in judged(records) for d, image in zip(r["distance"], images_of(r), strict=True)]
-    if not found:
+    if not (done := judged(records)):
         return None
-    delta, distances, images = judged(records)[0]["delta"], *map(list, zip(*found, strict=True))
-    return {"delta": delta, "n": len(set(images)), **risk(distances, delta, images)._asdict()}
+    found = Figures()
+    for record, group in zip(done, groups_of(done), strict=True):
+        found.add(record, group, record["distance"])
+    delta = done[0]["delta"]
+    return {"delta": delta, "n": len(set(found.groups)), **risk(found.values, delta, found.groups)._asdict()}
 
 
 def identified(records: list[Json]) -> Json | None:
     """How many images came first in a line-up, and how many did for the control: by chance and matching.
 
-    An image counts as found where any reconstruction of it is; so does one of the control, which has as many.
+    An image counts as found where any reconstruction of it is; so does one of the control, which has as many. ``p``:
+    that the attack finds no more than its control, by flipping signs of the groups' differences in the share found.
     """
-    ranked = [(r, r["identification_rank"]) for r in judged(records) if r["identification_rank"]]
+    ranked = [r for r in judged(records) if r["identification_rank"]]
     if not ranked:
         return None
-    sizes = [record["candidates"] for record, _ in ranked]
-    blind = [(r, ranks) for r, _ in ranked if (ranks := _control_ranks(r))]
-    return {**_found(ranked), "candidates": [min(sizes), max(sizes)], "control": _found(blind) if blind else None}
+    sizes = [record["candidates"] for record in ranked]
+    blind = [r for r in ranked if _control_ranks(r)]
+    return {
+        **_found(ranked, [r["identification_rank"] for r in ranked]),
+        "candidates": [min(sizes), max(sizes)],
+        "control": _found(blind, [_control_ranks(r) for r in blind]) if blind else None,
+        "p": _flipped(blind) if blind else None,
+    }
 
 
 def unrecovered(records: list[Json]) -> Json | None:
@@ -112,6 +152,25 @@ def _control_ranks(record: Json) -> list[int]:
     return control.get("identification_rank") or []
 
 
-def _found(ranked: Sequence[tuple[Json, list[int]]]) -> Json:
-    every = [(image, rank) for record, ranks in ranked for image, rank in zip(images_of(record), ranks, strict=True)]
+def _found(records: list[Json], ranks: list[list[int]]) -> Json:
+    every = [
+        pair for record, mine in zip(records, ranks, strict=True) for pair in zip(images_of(record), mine, strict=True)
+    ]
     return {"count": len({image for image, rank in every if rank == 1}), "n": len({image for image, _ in every})}
+
+
+def _flipped(records: list[Json]) -> float | None:
+    """One-sided; exact where groups are few enough to try every sign. ``None``: one group has nothing to flip."""
+    from scipy.stats import permutation_test
+
+    found = Figures()
+    for record, group in zip(records, groups_of(records), strict=True):
+        pairs = zip(record["identification_rank"], _control_ranks(record), strict=True)
+        found.add(record, group, [float(mine == 1) - float(its == 1) for mine, its in pairs])
+    each = group_means(found.values, found.groups)
+    if len(each) < 2:
+        return None
+    flips = permutation_test(
+        (each,), fmean, permutation_type="samples", alternative="greater", n_resamples=_DRAWS, rng=0
+    )
+    return float(flips.pvalue)

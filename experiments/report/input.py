@@ -15,9 +15,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 UNDEFENDED = "none"
 """The ``defense`` of a cell without one."""
 
-Stance: TypeAlias = Literal["undefended", "naive", "chosen", "adaptive"]
-"""An attack's towards a defense: there is none; it is not used; the study gives the attack to this one alone
-(``only``); it is granted and used."""
+Stance: TypeAlias = Literal["undefended", "naive", "sent", "chosen", "adaptive"]
+"""An attack's towards a defense: there is none; it is not used; only what was sent is compared, which needs no grant;
+the study gives the attack to this one alone (``only``); it is granted and used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +130,9 @@ def stance(report: ReportInput, setting: Setting, attack: str) -> Stance:
     if all((cell, attack) in report.adaptive for cell in setting.cells):
         return "adaptive"
     part: Json = next((p for p in report.study["attacks"] if (p.get("label") or p["name"]) == attack), {})
+    mine = part | (part.get("tuned") or {}).get(setting.defense, {})
+    if "observed" in {mine.get("support"), mine.get("match")}:
+        return "sent"
     return "chosen" if part.get("only") == [setting.defense] else "naive"
 
 

@@ -13,12 +13,12 @@ from fl_sim.metrics.perceptual import Lpips
 
 _HEAD = (
     "| attack | n | PSNR, dB [95 %] | median | minus {first} [95 %] "
-    "| unrelated gradient | mean image | risk | identified |"
+    "| unrelated gradient | mean image | risk | identified | seconds |"
 )
 _COMPAT = ("SSIM", "LPIPS")
 TRAINED = "against the images trained on"
 _FEW = 8  # rounds that a table has room for
-_RULE = "|---|---|---|---|---|---|---|---|---|"
+_RULE = "|---|---|---|---|---|---|---|---|---|---|"
 
 
 def markdown(report: ReportInput) -> str:
@@ -118,13 +118,14 @@ def _row(row: Json, minus_first: Json | None) -> str:
         units.decimal(controls["mean_image"]["mean"]) if controls["mean_image"] else units.DASH,
         units.decimal(row["risk"]["value"], 2) if row["risk"] else units.DASH,
         units.share(row["identified"]),
+        units.decimal(row["seconds"]["median"]) if row["seconds"] else units.DASH,
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _trained(against: Json) -> str:
     psnr = against["psnr"]
-    cells = [TRAINED, units.sample(psnr), units.interval(psnr, 2), units.decimal(psnr["median"], 2), *[units.DASH] * 5]
+    cells = [TRAINED, units.sample(psnr), units.interval(psnr, 2), units.decimal(psnr["median"], 2), *[units.DASH] * 6]
     return f"| {' | '.join(cells)} |"
 
 
@@ -134,12 +135,14 @@ def _method(report: ReportInput, rows: list[Json]) -> Iterator[str]:
     devices = sorted({device for row in rows for device in row["devices"]})
     yield (
         "PSNR on [0, 1], mean over images with its 95 % interval (Student's t); differences are paired, image by "
-        "image. n: images, or reconstructions of so many images where one is attacked in several rounds; in means, "
-        "intervals and shares each image counts once. Unrelated gradient: the same attack on another client's update,"
-        " held against this image. Mean image: that of the public images. Images trained on: what data defenses made "
-        f"of the originals. Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). "
-        "Identified: the true image comes first in a line-up. Hidden by the defense: the strongest attack of the "
-        "round without it minus the strongest with it, on the same images, paired; intervals over clients and seeds.\n"
+        "image. n: images; 48 of 8: reconstructions of so many images, where one is attacked in several rounds; 256 "
+        "in 8: in so many groups of updates that have an image in common, each of which counts once in means, "
+        "intervals and shares. Unrelated gradient: the same attack on another client's update, held against this "
+        "image. Mean image: that of the public images. Images trained on: what data defenses made of the originals. "
+        f"Risk: share of images farther than {units.decimal(delta)} off (L2, normalised). Identified: the true image "
+        "comes first in a line-up, in any round. Seconds: median of an observation, those searched together sharing "
+        "the time. Hidden by the defense: the strongest attack of the round without it minus the strongest with it, "
+        "on the same images, paired; intervals over clients and seeds.\n"
     )
     if any(row["gifd"] for row in rows):
         yield f"LPIPS: {Lpips.settings}. {gifd.SETTINGS}.\n"

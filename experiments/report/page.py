@@ -5,6 +5,7 @@ import io
 import json
 from importlib.resources import files
 from itertools import chain, groupby
+from math import sqrt
 
 from experiments.report import units
 from experiments.report.answer import findings, headline
@@ -65,6 +66,7 @@ def context(report: ReportInput) -> Json:
         "pictures": _pictures(report),
         "rows": [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])],
         "as_gifd": gifd.SETTINGS if any(row["gifd"] for row in rows) else None,
+        **_tested(report),
         "transformed": any(row["trained"] for row in rows),
         "refused": _refused(report),
         "delta": next((row["risk"]["delta"] for row in rows if row["risk"]), None),
@@ -73,6 +75,12 @@ def context(report: ReportInput) -> Json:
         "measured": {"large": ssim_settings((32, 32)), "small": ssim_settings((8, 8)), "lpips": Lpips.settings},
         "lpips_missing": sorted({str(r["notes"]["lpips"]) for r in report.records if (r["notes"] or {}).get("lpips")}),
     }
+
+
+def _tested(report: ReportInput) -> Json:
+    """Test images, and half the 95 % interval of an accuracy of one half on them, in points."""
+    images = (report.study.get("evaluation") or {}).get("test_images")
+    return {"test_images": images, "margin": images and 98 / sqrt(images)}
 
 
 def _attacked(report: ReportInput) -> Json:

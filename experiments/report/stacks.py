@@ -18,6 +18,7 @@ _INFORMED = COLOURS[1]
 WORDS: dict[Stance, str] = {
     "undefended": "",
     "naive": "makes no use of the defense",
+    "sent": "compares what was sent",
     "chosen": "set up for this defense",
     "adaptive": "knows the defense",
 }
@@ -103,7 +104,7 @@ def _lines(report: ReportInput, setting: Setting) -> list[Line]:
     for attack in records_of(report, setting):
         how = stance(report, setting, attack)
         marker = shapes[known.index(attack) % len(shapes)]
-        found.append(Line(attack, WORDS[how], how in {"chosen", "adaptive"}, *marker))
+        found.append(Line(attack, WORDS[how], how in {"sent", "chosen", "adaptive"}, *marker))
     return found
 
 

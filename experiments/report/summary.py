@@ -9,20 +9,25 @@ from experiments.report.rounds import by_class, by_client, by_round
 from experiments.report.table import summarise
 from experiments.report.when import strongest_by_round
 
+SCHEMA = 2
+"""Raised where a key changes its meaning or goes."""
+
 
 def summary(report: ReportInput) -> Json:
     """Plain values; ``None`` stands where nothing could be computed.
 
-    ``study``, ``hash``, ``attacks_hash``, ``created``, ``command``, ``versions``: what was run. ``capabilities``: what
-    the server was granted, by the letters of :mod:`experiments.report.letters`. ``verdicts``: a setting's word and
-    reason. ``when``: the strongest attack of each round (:func:`~experiments.report.when.strongest_by_round`).
-    ``rows``: a setting and attack each (:func:`~experiments.report.table.summarise`). ``by_round``, ``by_client``,
-    ``by_class``: the same divided (:mod:`experiments.report.rounds`). ``predicted_risk``: predictors against measured
-    PSNR (:func:`~experiments.report.predicted.predicted_risk`). ``training``: accuracy, epsilon and bytes by setting
-    and round (:func:`~experiments.report.cost.training_by_round`).
+    ``schema``: the form of all this. ``study``, ``hash``, ``attacks_hash``, ``created``, ``command``, ``versions``:
+    what was run. ``capabilities``: what the server was granted, by the letters of :mod:`experiments.report.letters`.
+    ``verdicts``: a setting's word and reason. ``when``: the strongest attack of each round
+    (:func:`~experiments.report.when.strongest_by_round`). ``rows``: a setting and attack each
+    (:func:`~experiments.report.table.summarise`). ``by_round``, ``by_client``, ``by_class``: the same divided
+    (:mod:`experiments.report.rounds`). ``predicted_risk``: predictors against measured PSNR
+    (:func:`~experiments.report.predicted.predicted_risk`). ``training``: accuracy, epsilon and bytes by setting and
+    round (:func:`~experiments.report.cost.training_by_round`).
     """
     rows = summarise(report)
     return {
+        "schema": SCHEMA,
         "study": report.study["name"],
         "hash": report.study_hash,
         "attacks_hash": report.attacks_hash,

@@ -8,6 +8,7 @@ from experiments.report.cost import bytes_up, final_accuracy, spent
 from experiments.report.images import (
     CONTROLS,
     against,
+    groups_of,
     identified,
     images_of,
     of_metric,
@@ -45,9 +46,16 @@ def summarise(report: ReportInput) -> list[Json]:
 
 
 def strongest(rows: list[Json]) -> Json | None:
-    """Of a setting's rows the one with the highest median PSNR, if any was judged."""
+    """Of a setting's rows the one with the highest mean PSNR, if any was judged."""
     judged_ = [row for row in rows if row["psnr"]]
-    return max(judged_, key=lambda row: float(row["psnr"]["median"]), default=None)
+    return max(judged_, key=lambda row: float(row["psnr"]["mean"]), default=None)
+
+
+def most_identified(rows: list[Json]) -> Json | None:
+    """Of a setting's rows the one that identifies most images, the strongest of them; if any was put to a line-up."""
+    seen = [row for row in rows if row["identified"]]
+    most = max((int(row["identified"]["count"]) for row in seen), default=0)
+    return strongest([row for row in seen if row["identified"]["count"] == most])
 
 
 def _row(report: ReportInput, setting: Setting, attack: str, records: list[Json]) -> Json:
@@ -95,7 +103,8 @@ def _inner(records: list[Json], part: str, names: Sequence[str]) -> Json | None:
 def _labels(done: list[Json]) -> Json | None:
     """Of a batch each; the same batch in several rounds counts once."""
     known = [record for record in done if record["label_accuracy"] is not None]
-    return spread([record["label_accuracy"] for record in known], [tuple(images_of(record)) for record in known])
+    batches = [tuple(images_of(record)) for record in known]
+    return spread([record["label_accuracy"] for record in known], batches, groups_of(known))
 
 
 def _confidence(records: list[Json]) -> Json | None:
@@ -105,7 +114,7 @@ def _confidence(records: list[Json]) -> Json | None:
     single = {name: [one[name] for one in told if one[name] is not None] for name in ("fit", "misfit", "labels")}
     agreement = [value for one in told for value in one["agreement"] or ()]
     every = {"agreement": agreement, **single}
-    return {name: spread(values, range(len(values))) for name, values in every.items()}
+    return {name: spread(values, *[range(len(values))] * 2) for name, values in every.items()}
 
 
 def _budget(records: list[Json]) -> Json:

@@ -67,11 +67,13 @@ def attacks_told(report: ReportInput) -> Iterator[Fact]:
         part = parts.get(label, {"name": label})
         kind = ATTACKS.get(ALIASES.get(part["name"], part["name"]))
         about = (getdoc(kind) or "").partition("\n")[0].replace("``", "") if kind else ""
-        plain = {
-            k: v
-            for k, v in part.items()
-            if k not in {"name", "label", "only", "tune"} and v not in ({}, [], None, False)
-        }
-        yield Fact(
-            label, f"{part['name']}: {about}" if label != part["name"] else about, _shown(plain) if plain else ""
-        )
+        yield Fact(label, f"{part['name']}: {about}" if label != part["name"] else about, ", ".join(_set(part)))
+
+
+def _set(part: Json) -> Iterator[str]:
+    """What the study gives an attack, written as it is there."""
+    for name, value in part.items():
+        if name == "tuned":
+            yield from (f"behind {defense}: {', '.join(_set(own))}" for defense, own in value.items())
+        elif name not in {"name", "label", "only", "tune"} and (name, value) != ("joint", False):
+            yield f"{name} = {value}"

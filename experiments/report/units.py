@@ -78,18 +78,22 @@ def things(number: int, noun: str) -> str:
 
 
 def judged(spread: Json | None) -> str:
-    """``8 images``, or ``48 reconstructions of 8 images`` where one was attacked in several rounds."""
+    """``8 images``; ``48 reconstructions of 8 images`` where one was attacked in several rounds, ``in 4 groups``."""
     if spread is None:
         return "0 images"
     images = things(spread["images"], "image")
-    return images if spread["n"] == spread["images"] else f"{things(spread['n'], 'reconstruction')} of {images}"
+    told = images if spread["n"] == spread["images"] else f"{things(spread['n'], 'reconstruction')} of {images}"
+    return told if spread["groups"] == spread["images"] else f"{told} in {things(spread['groups'], 'group')}"
 
 
 def sample(spread: Json | None) -> str:
-    """The same in a narrow column: ``8``, ``48 of 8``."""
+    """The same in a narrow column: ``8``, ``48 of 8``, ``48 of 16 in 4``."""
     if spread is None:
         return "0"
-    return count(spread["n"]) + (f" of {count(spread['images'])}" if spread["n"] > spread["images"] else "")
+    again = f" of {count(spread['images'])}" if spread["n"] > spread["images"] else ""
+    return (
+        count(spread["n"]) + again + (f" in {count(spread['groups'])}" if spread["groups"] < spread["images"] else "")
+    )
 
 
 def share(identified: Json | None) -> str:
@@ -138,7 +142,7 @@ def unrecovered(found: Json | None) -> str:
     images, missed = things(found["n"], "image"), found["count"]
     within = [f"{count(found['iterations'])} iterations"] if found["iterations"] else []
     within += [duration(found["seconds"])] if found["seconds"] else []
-    budget = f" within {' and '.join(within)} an observation" if within else ""
+    budget = f" within {' and '.join(within)} an observation at most" if within else ""
     if not missed:
         return f"recovered all of {images}{budget}"
     return f"could not recover {'any' if missed == found['n'] else missed} of {images}{budget}"

@@ -14,14 +14,15 @@ RULE = (
     f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus"
     f" PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
     f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
-    f"images than that control does (Fisher's exact test, one-sided, {SURE:.0%}). An image that is attacked in several"
-    f" rounds counts once: with its mean gain, and as identified where any of its reconstructions is, for the control "
-    f"as for the attack. It is called “protected” only if all of this holds: without a defense it leaks; every attack "
-    f"that beat its controls there was run here too; at least one attack run here knows the defense and uses it; every"
-    f" reconstruction was judged; and for every attack the upper end of the interval of its gain over the "
-    f"unrelated-gradient control lies below {MARGIN:g} dB, no single image gains {WORST:g} dB or more, no attack beats"
-    f" every control in any one round, and no more images are identified than by that control (the same test, "
-    f"{DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor unsafe."
+    f"images than that control does (an exact test that flips the signs of their differences, one-sided, {SURE:.0%}). "
+    f"Updates that have an image in common, and the images of an update, count as one: with their mean gain and with "
+    f"the share of them identified, for the control as for the attack. It is called “protected” only if all of this "
+    f"holds: without a defense it leaks; every attack that beat its controls there was run here too; at least one "
+    f"attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the upper "
+    f"end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image "
+    f"gains {WORST:g} dB or more, no attack beats every control in any one round, and no more images are identified "
+    f"than by that control (the same test, {DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor "
+    f"unsafe."
 )
 
 
@@ -74,7 +75,7 @@ def verdict(rows: list[Json], undefended: list[Json] | None, rounds: Sequence[Js
 
 def _unasked(rows: list[Json]) -> str:
     """What a leak's reader would miss: how much more there may be."""
-    if rows[0]["defense"] == UNDEFENDED or any(row["stance"] in {"adaptive", "chosen"} for row in rows):
+    if rows[0]["defense"] == UNDEFENDED or any(row["stance"] in {"adaptive", "chosen", "sent"} for row in rows):
         return ""
     return "; no attack that knows this defense and uses it was run, which may take more"
 
@@ -124,14 +125,8 @@ def _beaten(control: Json) -> bool:
 
 
 def _above_control(seen: Json, level: float) -> bool:
-    """Fisher's exact test, one-sided: more images found than the same attack finds from an unrelated gradient."""
-    from scipy.stats import fisher_exact
-
-    blind = seen["control"]
-    if not blind:
-        return False
-    table = [[seen["count"], seen["n"] - seen["count"]], [blind["count"], blind["n"] - blind["count"]]]
-    return bool(fisher_exact(table, alternative="greater").pvalue < level)
+    """More images found than the same attack finds from an unrelated gradient."""
+    return seen["p"] is not None and bool(seen["p"] < level)
 
 
 def _names(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from fl_sim.metrics.intervals import mean_interval
 def strongest_by_round(report: ReportInput) -> list[Json]:
     """A row for each setting and attacked round: that of :func:`by_round` of the attack with the highest mean PSNR.
 
+    ``named``: ``{"attack", "identified"}`` of the one that identifies most images there; ``None`` without a line-up.
     ``beats``: whether every control that was run is clearly beaten (:data:`experiments.report.verdict.RULE`).
     ``hidden``: ``{"from", "n", "sources", "mean", "low", "high"}``: by how many dB the strongest attack on the same
     updates without the defense, which is called ``from``, lies above this one, image by image; bounds as there.
@@ -21,7 +22,8 @@ def strongest_by_round(report: ReportInput) -> list[Json]:
     little too high by that choice.
     """
     best: dict[tuple[str, int], Json] = {}
-    for row in by_round(report):
+    every = by_round(report)
+    for row in every:
         place = row["setting"], row["round"]
         if place not in best or row["psnr"]["mean"] > best[place]["psnr"]["mean"]:
             best[place] = row
@@ -31,10 +33,17 @@ def strongest_by_round(report: ReportInput) -> list[Json]:
         {
             **row,
             "beats": beats_controls(row),
+            "named": _named([one for one in every if (one["setting"], one["round"]) == (row["setting"], row["round"])]),
             "hidden": _hidden(report, by_label[row["setting"]], open_.get(by_label[row["setting"]].others), row, best),
         }
         for _, row in sorted(best.items(), key=lambda one: (list(by_label).index(one[0][0]), one[0][1]))
     ]
+
+
+def _named(rows: list[Json]) -> Json | None:
+    seen = [row for row in rows if row["identified"]]
+    most = max(seen, key=lambda row: (row["identified"]["count"], row["psnr"]["mean"]), default=None)
+    return most and {"attack": most["attack"], "identified": most["identified"]}
 
 
 def told(rounds: list[Json]) -> Iterator[str]:

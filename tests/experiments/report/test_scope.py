@@ -54,7 +54,7 @@ def test_what_a_grid_varies_stands_side_by_side() -> None:
 
 
 def test_images_that_come_again_are_said_to() -> None:
-    two = synthetic.report(rounds=(1, 2), batch=2)
+    two = synthetic.report(rounds=(1, 2), batch=2, seeds=(0,))
     assert facts(images(two, {1: [5, 6], 2: [5, 6]}))["Attacked"] == ("2 images", "the same in each of 2 rounds")
     assert facts(images(two, {1: [5, 6], 2: [7, 8]}))["Attacked"] == ("4 images", "others in each of 2 rounds")
     assert facts(images(two, {1: [5, 6], 2: [6, 7]}))["Attacked"] == (
@@ -76,9 +76,17 @@ def test_nothing_judged_says_nothing_of_images() -> None:
 
 
 def test_attacks_are_explained_by_the_name_they_have_here() -> None:
-    part = {"name": "inverting_gradients", "label": "fast", "only": [], "tuned": {}, "joint": False, "steps": 300}
+    part = {
+        "name": "inverting_gradients",
+        "label": "fast",
+        "only": [],
+        "tuned": {},
+        "joint": False,
+        "steps": 300,
+        "signed": False,
+    }
     (first, second) = attacks_told(studied(synthetic.report(), attacks=[part]))  # type: ignore[arg-type]
     assert first.title == "fast"
     assert first.value.startswith("inverting_gradients: ")
-    assert first.meaning == "steps 300"
+    assert first.meaning == "steps = 300, signed = False"
     assert second.title == "adaptive"

@@ -110,3 +110,27 @@ def test_a_leak_that_no_informed_attack_was_run_against_says_so() -> None:
     assert words not in unasked["none"] + asked["topk(0.1)"]
     only = {**blind.study, "attacks": [{"name": "adaptive", "only": ["topk(0.1)"]}]}
     assert words not in reasons(replace(blind, study=only))["topk(0.1)"]
+
+
+def test_what_knowing_the_defense_is_worth_is_against_the_best_that_does_not() -> None:
+    """Also where the strongest of all is neither."""
+    part = {"name": "inverting_gradients", "label": "sent", "support": "observed"}
+    best = [{**r, "attack": "sent", "psnr": [p + 9 for p in r["psnr"]]} for r in WHOLE.records if r["attack"] == "fast"]
+    three = replace(WHOLE, records=[*WHOLE.records, *best], study={**WHOLE.study, "attacks": [part]})
+    (found,) = [f for f in findings(three, summarise(three)) if f.setting.defense == "topk(0.1)"]
+    assert found.strongest is not None
+    assert found.strongest["attack"] == "sent"
+    assert found.strongest["stance"] == "sent"
+    (told,) = [sentence for sentence in found.sentences if "Knowing the defense" in sentence]
+    assert told.startswith("Knowing the defense is worth +4.")
+    assert told.endswith("adaptive against fast.")
+
+
+def test_the_answer_names_the_attack_that_identifies_most() -> None:
+    blurred = change(WHOLE, lambda r: {**r, "identification_rank": [1] * 4}, defense=GAUSSIAN, attack="fast")
+    sharp = change(blurred, lambda r: {**r, "psnr": [p + 1 for p in r["psnr"]]}, defense=GAUSSIAN, attack="adaptive")
+    (found,) = [f for f in findings(sharp, summarise(sharp)) if f.setting.defense == GAUSSIAN]
+    assert found.strongest is not None
+    assert found.namer is not None
+    assert (found.strongest["attack"], found.namer["attack"]) == ("adaptive", "fast")
+    assert any(sentence.startswith("fast identifies 32 of 32 images") for sentence in found.sentences)
