@@ -115,7 +115,8 @@ def _attacked(report: ReportInput) -> Iterator[Fact]:
         meaning = f"others in each of {len(rounds)} rounds"
     else:
         meaning = f"in {len(rounds)} rounds, one image in {_range([often[0], often[-1]])} of them"
-    yield Fact("Attacked", units.things(len({image for _, image in seen}), "image"), meaning)
+    seeds = units.things(len({seed for seed, _ in seen}), "seed")
+    yield Fact("Attacked", units.things(len(seen), "image"), f"{meaning}, {seeds}")
 
 
 def _words(study: Json, section: str, key: str) -> str:

@@ -63,7 +63,7 @@ def told(rounds: list[Json]) -> Iterator[str]:
     beaten = [row["round"] for row in rounds if row["beats"]]
     if beaten != numbers:
         where = f"round {_spans(beaten, numbers)} only" if beaten else "no round"
-        yield f"It clearly beats every control in {where}."
+        yield f"The strongest of each round clearly beats every control in {where}."
     if all(row["hidden"] for row in rounds):
         first, last = (units.interval(row["hidden"]) for row in (rounds[0], rounds[-1]))
         yield (

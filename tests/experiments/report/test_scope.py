@@ -55,17 +55,20 @@ def test_what_a_grid_varies_stands_side_by_side() -> None:
 
 def test_images_that_come_again_are_said_to() -> None:
     two = synthetic.report(rounds=(1, 2), batch=2, seeds=(0,))
-    assert facts(images(two, {1: [5, 6], 2: [5, 6]}))["Attacked"] == ("2 images", "the same in each of 2 rounds")
-    assert facts(images(two, {1: [5, 6], 2: [7, 8]}))["Attacked"] == ("4 images", "others in each of 2 rounds")
+    assert facts(images(two, {1: [5, 6], 2: [5, 6]}))["Attacked"] == (
+        "2 images",
+        "the same in each of 2 rounds, 1 seed",
+    )
+    assert facts(images(two, {1: [5, 6], 2: [7, 8]}))["Attacked"] == ("4 images", "others in each of 2 rounds, 1 seed")
     assert facts(images(two, {1: [5, 6], 2: [6, 7]}))["Attacked"] == (
         "3 images",
-        "in 2 rounds, one image in 1 to 2 of them",
+        "in 2 rounds, one image in 1 to 2 of them, 1 seed",
     )
     assert facts(synthetic.report(rounds=(3,), batch=1, seeds=(0,), attacks=("fast",), defenses=("none",)))[
         "Attacked"
     ] == (
         "1 image",
-        "in one round",
+        "in one round, 1 seed",
     )
 
 

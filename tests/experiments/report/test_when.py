@@ -59,12 +59,12 @@ def test_rounds_in_which_controls_hold_are_named() -> None:
     assert all(r["beats"] for r in rows)
     assert "control" not in " ".join(told(rows))
     first = [{**r, "beats": r["round"] < 5} for r in rows]
-    assert "It clearly beats every control in round 1 to 2 only." in list(told(first))
+    assert "The strongest of each round clearly beats every control in round 1 to 2 only." in list(told(first))
     apart = [{**r, "beats": r["round"] != 2} for r in rows]
-    assert "It clearly beats every control in round 1 and 5 to 10 only." in list(told(apart))
+    assert "The strongest of each round clearly beats every control in round 1 and 5 to 10 only." in list(told(apart))
     fallen = weakened(weakened(MADE, "fast", 0, 40), "adaptive", 0, 40)
     never = [r for r in strongest_by_round(fallen) if r["setting"] == "no defense"]
-    assert "It clearly beats every control in no round." in list(told(never))
+    assert "The strongest of each round clearly beats every control in no round." in list(told(never))
 
 
 def test_one_round_has_no_when() -> None:
