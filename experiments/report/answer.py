@@ -128,7 +128,7 @@ def _believed(rows: list[Json]) -> Iterator[str]:
 
 
 def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
-    """Whose images come out best, where several clients were attacked; and what did not come out."""
+    """Whose images come out best, where several clients were attacked."""
     if len(mine := _of(most, clients)) > 1:
         several = len({row["seed"] for row in mine}) > 1
         first, last = (units.clients(row, seed=several) for row in (mine[0], mine[-1]))
@@ -139,7 +139,7 @@ def _whom(most: Json, clients: list[Json]) -> Iterator[str]:
 
 
 def _least(rows: list[Json]) -> Iterator[str]:
-    """The attack that identifies most where it is not the strongest, and the one that misses fewest."""
+    """What the attack that misses fewest could not recover."""
     best = min((row for row in rows if row["unrecovered"]), key=lambda row: int(row["unrecovered"]["count"]))
     yield f"{best['attack']} {units.unrecovered(best['unrecovered'])}."
 
@@ -159,7 +159,7 @@ def _named(row: Json) -> Iterator[str]:
 
 def _bounds(gain: Json) -> str:
     if gain["low"] is None:
-        return " (one image: no interval)"
+        return " (no interval: one image, or updates that share images)"
     return f" (95 % interval {units.signed(gain['low'])} to {units.signed(gain['high'])})"
 
 

@@ -27,12 +27,12 @@ def percent(value: float | None) -> str:
 
 
 def interval(spread: Json | None, places: int = 1) -> str:
-    """``24.1 [22.0, 26.2]``, or the mean alone where one value allows no interval."""
+    """``24.1 [22.0, 26.2]``; ``24.1 [one group]`` where updates share images, or there is one value."""
     if spread is None:
         return DASH
     mean = decimal(spread["mean"], places)
     if spread["low"] is None:
-        return f"{mean} [n = 1]"
+        return f"{mean} [n = 1]" if spread.get("n", 1) == 1 else f"{mean} [one group]"
     return f"{mean} [{decimal(spread['low'], places)}, {decimal(spread['high'], places)}]"
 
 

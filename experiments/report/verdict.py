@@ -107,7 +107,8 @@ def _doubts_about(row: Json) -> Iterator[str]:
         return
     gain = control["gain"]
     if gain["high"] is None:
-        yield f"{name} was judged on one image, which allows no interval"
+        what = "one image" if row["psnr"]["images"] == 1 else "updates that share images"
+        yield f"{name} was judged on {what}, which allows no interval"
     elif gain["high"] >= MARGIN:
         yield (
             f"{name} may gain {gain['high']:.1f} dB on its unrelated-gradient control (mean {gain['mean']:+.1f} dB, "

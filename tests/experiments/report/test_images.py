@@ -11,7 +11,7 @@ from scipy import stats
 from experiments.report import ReportInput
 from experiments.report.images import against, groups_of, identified, of_metric, paired, risk_of, unrecovered
 from experiments.report.table import summarise
-from experiments.report.units import judged, sample
+from experiments.report.units import interval, judged, sample
 from experiments.report.verdict import verdict
 from fl_sim.metrics.risk import risk
 from tests.experiments import synthetic
@@ -174,3 +174,9 @@ def test_images_of_unknown_identity_are_each_their_own() -> None:
 )
 def test_samples_in_words(spread: dict[str, Any] | None, words: str, narrow: str) -> None:
     assert (judged(spread), sample(spread)) == (words, narrow)
+
+
+def test_one_group_has_no_interval_and_says_why() -> None:
+    mine = [r for r in MINE if r["client"] == 0]
+    assert interval(of_metric(mine, "psnr")).endswith("[one group]")
+    assert interval(of_metric(mine[:1], "psnr")).endswith("[n = 1]")
