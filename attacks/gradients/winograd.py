@@ -30,7 +30,7 @@ _WEIGHTS = (
     (0, 0, 1),
 )
 _SUM = 7  # the point (1, 1), at which a tile's transform is the sum of its outputs
-_CHANNELS, _PIXELS = 64, 1024  # fewer do not pay for the transforms: benchmarks/README.md
+_CHANNELS, _PIXELS = 64, 1024  # fewer do not pay for the transforms on a CPU: experiments/LOG.md
 
 
 def suits(layer: nn.Conv2d) -> bool:
@@ -40,9 +40,9 @@ def suits(layer: nn.Conv2d) -> bool:
 
 
 def pays(images: Tensor) -> bool:
-    """Whether images ``(M, C, H, W)`` are of whole tiles, and large enough to gain by it."""
+    """Whether images ``(M, C, H, W)`` are of whole tiles, and large enough to gain by it; measured on a CPU alone."""
     height, width = images.shape[2:]
-    return height % 4 == width % 4 == 0 and height * width >= _PIXELS
+    return images.device.type == "cpu" and height % 4 == width % 4 == 0 and height * width >= _PIXELS
 
 
 def points(weight: Tensor) -> Tensor:

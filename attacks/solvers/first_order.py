@@ -56,7 +56,7 @@ class Adam(Solver):
             if step == -(-7 * self.steps // 8):
                 walk.settle()
             walk.go(walk.project(self._moved(walk, self._direction(walk.slope(step / self.steps)[1]), step)))
-            if step % LOOK_EVERY == LOOK_EVERY - 1:
+            if self.leaves and step % LOOK_EVERY == LOOK_EVERY - 1:
                 self._leave(walk, step + 1)
             if clock.over() or not walk.left:
                 return walk.ended(lambda _: Outcome.OUT_OF_TIME, step + 1)

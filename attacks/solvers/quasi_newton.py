@@ -30,7 +30,8 @@ class LBFGS(Solver):
         tolerance: A trial stops, converged, once its best score is below this.
         seconds: Stop all after this time, for each observation.
 
-    A trial whose objective is no longer finite goes back to its best point with an empty history and a tenth of the
+    A trial ends, out of steps, where its slope is flat or leads nowhere: it would stay there for the rest of them. One
+    whose objective is no longer finite goes back to its best point with an empty history and a tenth of the
     step; after ``retries`` of these it ends with the best point it has.
     """
 
@@ -60,7 +61,8 @@ class LBFGS(Solver):
         return walk.ended(self._fate(walk, Outcome.OUT_OF_STEPS), self.steps)
 
     def _done(self, walk: Walk) -> Tensor:
-        return (walk.best.score < self.tolerance) | (walk.memory[_PAIRS]["lives"] == 0)
+        known = walk.memory[_PAIRS]
+        return (walk.best.score < self.tolerance) | (known["lives"] == 0) | known["still"]
 
     def _fate(self, walk: Walk, otherwise: Outcome) -> Fate:
         def of(trial: int) -> Outcome:
@@ -82,6 +84,7 @@ class LBFGS(Solver):
             "gradient": torch.zeros_like(first),  # before the last step
             "moved": torch.zeros_like(first),  # by the last step
             "young": torch.ones(trials, dtype=torch.bool, device=first.device),  # no step was taken yet
+            "still": torch.zeros(trials, dtype=torch.bool, device=first.device),  # nowhere to go
             "rate": first.new_full((trials,), self.step_size),
             "lives": torch.full((trials,), self.retries, dtype=torch.int64, device=first.device),
         }
@@ -96,6 +99,7 @@ class LBFGS(Solver):
         still = (gradient.abs().amax(1) <= _FLAT) | ((gradient * direction).sum(1) > -_STILL)
         first = (1 / gradient.abs().sum(1)).clamp(max=1)
         length = known["rate"] * torch.where(known["young"], first, 1.0)
+        known["still"].logical_or_(still & ~lost)
         moves = (~still & ~lost & ~self._done(walk))[:, None]
         moved = torch.where(moves, length[:, None] * direction, 0.0)
         allowed = stacked(walk.project(unstacked(here + moved, walk.point)))

@@ -1,5 +1,7 @@
 """L-BFGS on all trials at once against PyTorch's, trial by trial."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,9 +66,31 @@ def test_a_step_that_was_cut_short_is_remembered_as_it_was_taken() -> None:
 
 def test_what_has_converged_leaves_and_the_rest_goes_on() -> None:
     asked: list[int] = []
-    found = LBFGS(steps=60, tolerance=0.5).solve_all(
-        Bowls([9.0, 0.0], asked), {"x": torch.tensor([[0.0] * 3, [5.0] * 3])}, 2
+    found = LBFGS(steps=60, step_size=0.02, tolerance=0.5).solve_all(
+        Bowls([9.0, 0.0], asked), {"x": torch.tensor([[5.0] * 3, [1.3] * 3])}, 2
     )
     assert [one.outcome for one in found] == [Outcome.OUT_OF_STEPS, Outcome.CONVERGED]
     assert [one.iterations for one in found] == [60, 25]
     assert sorted(set(asked)) == [1, 2]
+
+
+def test_a_trial_on_flat_ground_leaves_and_the_rest_goes_on() -> None:
+    """It would stand there for all steps that are left; its best point is what it had."""
+    asked: list[int] = []
+
+    class Plains(Bowls):
+        """Flat beyond 4."""
+
+        def __call__(self, point: Point, progress: float) -> Cost:
+            cost = super().__call__({"x": point["x"].clamp(max=4.0)}, progress)
+            return Cost(cost.descended + 0.0 * point["x"].sum(1), cost.score)
+
+        def only(self, kept: Sequence[int]) -> "Plains":
+            return Plains([self.floors[place] for place in kept], self.asked)
+
+    starts = {"x": torch.tensor([[9.0] * 3, [3.0] * 3])}
+    found = LBFGS(steps=60, step_size=0.05).solve_all(Plains([0.0, 0.0], asked), starts, 2)
+    assert [one.iterations for one in found] == [25, 60]
+    assert [one.outcome for one in found] == [Outcome.OUT_OF_STEPS] * 2
+    assert found[0].point["x"].tolist() == [[9.0] * 3]
+    assert found[1].score < 0.1
