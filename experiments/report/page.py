@@ -21,7 +21,6 @@ from experiments.report.stacks import stacks
 from experiments.report.table import summarise
 from experiments.report.threat import attacks_told, threat_model
 from experiments.report.verdict import RULE
-from experiments.report.when import strongest_by_round
 from experiments.report.whom import risks
 from fl_sim.metrics import gifd
 from fl_sim.metrics.image import ssim_settings
@@ -61,6 +60,7 @@ def context(report: ReportInput) -> Json:
         "rule": RULE,
         **_attacked(report),
         **_figures(report),
+        "when": [] if is_single_round(report) else [(one.setting.label, one.rounds) for one in found if one.rounds],
         "risks": risks(report, rows),
         **_predicted(report),
         "pictures": _pictures(report),
@@ -96,7 +96,6 @@ def _figures(report: ReportInput) -> Json:
     return {
         "styles": styles(report),
         "stacks": stacks(report),
-        "when": when(report),
         "leakage": leakage(report),
         "leakage_note": PER_IMAGE if is_single_round(report) else PER_ROUND,
         "training": training(report),
@@ -104,12 +103,6 @@ def _figures(report: ReportInput) -> Json:
         "controls": CONTROL_LINES,
         "baseline": {s.defense for s in settings(report)} > {UNDEFENDED},
     }
-
-
-def when(report: ReportInput) -> list[tuple[str, list[Json]]]:
-    """By setting, where there are several rounds."""
-    rows = [] if is_single_round(report) else strongest_by_round(report)
-    return [(setting, list(members)) for setting, members in groupby(rows, lambda row: row["setting"])]
 
 
 def _predicted(report: ReportInput) -> Json:

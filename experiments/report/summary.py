@@ -7,7 +7,6 @@ from experiments.report.letters import capabilities
 from experiments.report.predicted import predicted_risk
 from experiments.report.rounds import by_class, by_client, by_round
 from experiments.report.table import summarise
-from experiments.report.when import strongest_by_round
 
 SCHEMA = 2
 """Raised where a key changes its meaning or goes."""
@@ -26,6 +25,7 @@ def summary(report: ReportInput) -> Json:
     round (:func:`~experiments.report.cost.training_by_round`).
     """
     rows = summarise(report)
+    found = findings(report, rows)
     return {
         "schema": SCHEMA,
         "study": report.study["name"],
@@ -36,10 +36,9 @@ def summary(report: ReportInput) -> Json:
         "versions": report.versions,
         "capabilities": capabilities(report.study).as_json(),
         "verdicts": [
-            {"setting": found.setting.label, "word": found.verdict.word, "reason": found.verdict.reason}
-            for found in findings(report, rows)
+            {"setting": one.setting.label, "word": one.verdict.word, "reason": one.verdict.reason} for one in found
         ],
-        "when": strongest_by_round(report),
+        "when": [row for one in found for row in one.rounds],
         "rows": rows,
         "by_round": by_round(report),
         "by_client": by_client(report),
