@@ -11,18 +11,18 @@ WORST = 6.0  # dB, on any single image: half the error
 SURE, DOUBT = 0.01, 0.05  # error levels of the identification test: to call it a leak, to withhold "protected"
 
 RULE = (
-    f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction minus"
-    f" PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an attack "
-    f"beats every control that was run for it, or where it beats the unrelated-gradient control and identifies more "
-    f"images than that control does (an exact test that flips the signs of their differences, one-sided, {SURE:.0%}). "
-    f"Updates that have an image in common, and the images of an update, count as one: with their mean gain and with "
-    f"the share of them identified, for the control as for the attack. It is called “protected” only if all of this "
-    f"holds: without a defense it leaks; every attack that beat its controls there was run here too; at least one "
-    f"attack run here knows the defense and uses it; every reconstruction was judged; and for every attack the upper "
-    f"end of the interval of its gain over the unrelated-gradient control lies below {MARGIN:g} dB, no single image "
-    f"gains {WORST:g} dB or more, no attack beats every control in any one round, and no more images are identified "
-    f"than by that control (the same test, {DOUBT:.0%}). Everything else is “not shown”, which is neither safe nor "
-    f"unsafe."
+    f"An attack beats a control where the lower end of the 95 % interval of its gain (PSNR of the reconstruction "
+    f"minus PSNR of the control, image by image) lies above {MARGIN:g} dB. A setting is called “leaks” where an "
+    f"attack beats every control that was run for it, or where it beats the unrelated-gradient control and "
+    f"identifies more images than that control does (an exact test that flips the signs of their differences, "
+    f"one-sided, {SURE:.0%}). Updates that have an image in common, and the images of an update, count as one: with "
+    f"their mean gain and with the share of them identified, for the control as for the attack. It is called "
+    f"“protected” only if all of this holds: without a defense it leaks; every attack that beat its controls there "
+    f"was run here too; at least one attack run here knows the defense and uses it; every reconstruction was judged;"
+    f" and for every attack the upper end of the interval of its gain over the unrelated-gradient control lies below"
+    f" {MARGIN:g} dB, no single image gains {WORST:g} dB or more, no attack beats every control in any one round, "
+    f"and no more images are identified than by that control (the same test, {DOUBT:.0%}, or what so few updates "
+    f"allow). Everything else is “not shown”, which is neither safe nor unsafe."
 )
 
 
@@ -116,7 +116,7 @@ def _doubts_about(row: Json) -> Iterator[str]:
         )
     if control["largest_gain"] >= WORST:
         yield f"{name} comes {control['largest_gain']:.1f} dB closer than its control on one image"
-    if seen and _above_control(seen, DOUBT):
+    if seen and _above_control(seen, max(DOUBT, 2.0 ** (1 - row["psnr"]["groups"]))):
         blind = seen["control"]
         yield f"{name} identifies {seen['count']} of {seen['n']} images, its control {blind['count']} of {blind['n']}"
 

@@ -134,3 +134,13 @@ def test_the_answer_names_the_attack_that_identifies_most() -> None:
     assert found.namer is not None
     assert (found.strongest["attack"], found.namer["attack"]) == ("adaptive", "fast")
     assert any(sentence.startswith("fast identifies 32 of 32 images") for sentence in found.sentences)
+
+
+def test_updates_too_few_for_the_test_of_identification_do_not_pass_it() -> None:
+    """Four differences of one sign are 1 in 16: above 5 %, and all that four can show."""
+    few = synthetic.report(rounds=(1, 2), batch=4)
+    named = change(few, lambda r: {**r, "identification_rank": [1] * 4}, defense=GAUSSIAN, attack="fast")
+    (row,) = [r for r in summarise(named) if (r["defense"], r["attack"]) == (GAUSSIAN, "fast")]
+    assert (row["psnr"]["groups"], row["identified"]["p"]) == (4, 1 / 16)
+    assert verdicts(few)[GAUSSIAN] == "protected"
+    assert "fast identifies 16 of 16 images" in reason(named)
