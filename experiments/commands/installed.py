@@ -13,7 +13,7 @@ from rich.markup import escape
 from experiments import config, terminal
 from experiments.commands.shell import FAILED, OK, err, out, text_of
 from fl_sim.core.errors import ConfigError, suggestion
-from fl_sim.core.part import units
+from fl_sim.core.part import in_a_line, units
 
 _LISTS = ("attacks", "defenses", "datasets", "models", "priors", "predictors", "studies")
 
@@ -93,7 +93,7 @@ def _defenses() -> list[dict[str, Any]]:
 
 
 def _about(what: str, name: str, factory: Callable[..., object]) -> str:
-    first = (inspect.getdoc(factory) or "").partition("\n")[0].replace("``", "")
+    first = in_a_line(factory)
     if what != "attacks":
         return first
     from attacks import ALIASES

@@ -1,11 +1,11 @@
 """The threat model as the study states it, in words."""
 
 from collections.abc import Iterator
-from inspect import getdoc
 from typing import Any
 
 from experiments.report.input import Json, ReportInput, attacks
 from experiments.report.scope import Fact
+from fl_sim.core.part import in_a_line
 
 _KNOWN = {
     ("view", "client"): "every client's own update is seen, with its sender",
@@ -66,7 +66,7 @@ def attacks_told(report: ReportInput) -> Iterator[Fact]:
     for label in attacks(report):
         part = parts.get(label, {"name": label})
         kind = ATTACKS.get(ALIASES.get(part["name"], part["name"]))
-        about = (getdoc(kind) or "").partition("\n")[0].replace("``", "") if kind else ""
+        about = in_a_line(kind) if kind else ""
         yield Fact(label, f"{part['name']}: {about}" if label != part["name"] else about, ", ".join(_set(part)))
 
 
