@@ -12,7 +12,12 @@ from fl_sim.core.types import Tensors
 J = TypeVar("J")
 R = TypeVar("R")
 _GROUP = Path("/sys/fs/cgroup")
-_CPU = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")
+_ENDED = (
+    "not enough memory",
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "ALLOC_FAILED",
+)  # cuBLAS, cuDNN: the last
 
 
 def halved(
@@ -37,22 +42,28 @@ def halved(
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator, of a GPU or of the C library, said so."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU)
+    """Whether an allocator, of a GPU, of one of its libraries or of the C library, said so."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _ENDED)
 
 
-def check_fits(objective: Callable[[dict[str, Tensor], float], object], start: Tensors, many: int, device: str) -> None:
+def check_fits(
+    objective: Callable[[dict[str, Tensor], float], object], start: Tensors, many: int, copies: int, device: str
+) -> None:
     """Refuse a batch before it is begun, as an allocator would: on Linux the system kills instead of refusing.
 
     Args:
         objective: Of one, called at ``start`` up to its derivative: what that keeps is kept ``many`` times.
+        copies: Of ``start``, that a solver keeps of each.
 
     Raises:
         torch.OutOfMemoryError: That is more than half of what is free; the other half is for other workers and for what
             comes and goes within a step.
     """
     point = {name: v.detach().requires_grad_() for name, v in start.items()}
-    if (left := free(device)) is not None and many * (each := kept_by(lambda: objective(point, 1.0))) > left / 2:
+    if (left := free(device)) is None:
+        return
+    each = kept_by(lambda: objective(point, 1.0)) + copies * sum(v.nbytes for v in start.values())
+    if many * each > left / 2:
         raise torch.OutOfMemoryError(f"{many} observations at {each} bytes a step do not fit half of {left} free bytes")
 
 

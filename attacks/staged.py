@@ -195,7 +195,7 @@ class StagedSearch(Attack):
         """What the solver finds in some of the chains, by place."""
         if len(places) > 1:
             one, start = self._begun(places[:1], solver.trials, variables, chains)
-            check_fits(one, start, len(places), chains[0].device)
+            check_fits(one, start, len(places), solver.copies, chains[0].device)
         matching, start = self._begun(places, solver.trials, variables, chains)
         return solver.solve_all(matching, matching.project(start), len(places))
 

@@ -25,7 +25,10 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     keep_freed_memory()
     with single_threaded():
         for model in ("convnet", "resnet18", "cnn"):
-            with patch("attacks.gradients.winograd.suits", lambda _: False):
+            with (
+                patch("attacks.gradients.winograd.suits", lambda _: False),
+                patch("attacks.gradients.layers._tiles", lambda _: False),
+            ):
                 direct = _step(model)
                 direct()  # the network is lowered at the first step
             with FlopCounterMode(display=False) as counted:

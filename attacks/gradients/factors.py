@@ -27,14 +27,14 @@ class Factors(NamedTuple):
         """``(T, *shape)``."""
         return (self.left @ self.right.transpose(1, 2)).view(len(self.left), *self.shape)
 
-    def thin(self) -> bool:
-        """Whether products of the factors cost less than half of the product itself."""
-        out, wide, rank = self.left.shape[1], self.right.shape[1], self.left.shape[2]
-        return 2 * rank * (out + wide) <= out * wide
-
     def kept(self) -> "Tensor | Factors":
         """As factors where that is cheaper."""
-        return self if self.thin() else self.dense()
+        return self if thin(self.left.shape[1], self.right.shape[1], self.left.shape[2]) else self.dense()
+
+
+def thin(out: int, wide: int, rank: int) -> bool:
+    """Whether products of such factors cost less than half of the product itself."""
+    return 2 * rank * (out + wide) <= out * wide
 
 
 Tree: TypeAlias = Mapping[str, Tensor | Factors]
@@ -54,10 +54,15 @@ def products(gradient: Tensor | Factors, target: Tensor) -> tuple[Tensor, Tensor
     if isinstance(gradient, Factors):
         left, right = (factor.transpose(1, 2) @ factor for factor in (gradient.left, gradient.right))
         rows = target.reshape(-1, gradient.left.shape[1], gradient.right.shape[1])
-        return (rows @ gradient.right * gradient.left).sum((1, 2)), (left * right).sum((1, 2))
+        return (_times(rows, gradient.right) * gradient.left).sum((1, 2)), (left * right).sum((1, 2))
     rows = gradient.reshape(len(gradient), -1)
     inner, squares = _Products.apply(rows, target.reshape(-1, rows.shape[1]))
     return inner, squares
+
+
+def _times(rows: Tensor, right: Tensor) -> Tensor:
+    """``rows @ right``; a single column as a row from the left, which PyTorch's CPU kernel does four times as fast."""
+    return (right.mT @ rows.mT).mT if right.shape[2] == 1 else rows @ right
 
 
 class _Products(torch.autograd.Function):

@@ -9,12 +9,13 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, addcmul, nn
-from torch.nn.functional import linear, unfold
+from torch.nn.functional import linear
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.gradients import winograd
-from attacks.gradients.factors import Factors
-from attacks.gradients.operators import Convolution, apply
+from attacks.gradients.convolution import Convolution, by_trial, columns_of, of_weights
+from attacks.gradients.factors import Factors, thin
+from attacks.gradients.operators import Means, apply
 
 
 class Pass(NamedTuple):
@@ -91,16 +92,19 @@ class Convolved(Lowered):
             out = self._filtered(inputs, self._points)
             return out if self.bias is None else out + _per_channel(self.bias)
         assert self.weight is not None
-        out = apply(Convolution(self.weight, tuple(inputs.shape), *self._form), inputs)
+        layer = Convolution(self.weight, tuple(inputs.shape), *self._form)
+        out = apply(layer, inputs)
         out = out if self.bias is None else out + _per_channel(self.bias)
-        return self._noted(out, partial(self._by_columns, inputs))
+        return self._noted(out, partial(self._by_columns, layer, inputs))
 
-    def _by_columns(self, inputs: Tensor, back: Tensor, trials: int) -> Gradients:
-        assert self.weight is not None
-        stride, padding, dilation = self._form
-        columns = unfold(inputs, self.weight.shape[2:], dilation, padding, stride)
-        left, right = (_by_trial(t, trials) for t in (back.flatten(2), columns))
-        yield from self._named(Factors(left, right, tuple(self.weight.shape)).kept(), left.sum(2))
+    def _by_columns(self, layer: Convolution, inputs: Tensor, back: Tensor, trials: int) -> Gradients:
+        shape = tuple(layer.weight.shape)
+        left = by_trial(back.flatten(2), trials)
+        if thin(shape[0], layer.weight[0].numel(), left.shape[2]):
+            right = by_trial(apply(columns_of(layer), inputs), trials)
+            yield from self._named(Factors(left, right, shape), left.sum(2))
+        else:
+            yield from self._named(of_weights(layer, inputs, back, trials), left.sum(2))
 
     def _filtered(self, inputs: Tensor, points: Tensor) -> Tensor:
         values = winograd.of_inputs(inputs)
@@ -134,7 +138,21 @@ class Normalised(Lowered):
         yield from self._named(weight, bias)
 
 
-def lowered(layer: nn.Module, name: str, tape: Tape) -> Lowered | None:
+class Averaged(nn.Module):
+    """``(M, C, H, W)`` to the means of blocks that tile it; other sizes, and other devices, are the layer's own."""
+
+    def __init__(self, layer: nn.AvgPool2d) -> None:
+        super().__init__()
+        self._layer, self._block = layer, _pair(layer.kernel_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        (height, width), (down, across) = inputs.shape[2:], self._block
+        if inputs.device.type != "cpu" or height % down or width % across:
+            return self._layer(inputs)  # type: ignore[no-any-return]
+        return apply(Means(tuple(inputs.shape), self._block), inputs)
+
+
+def lowered(layer: nn.Module, name: str, tape: Tape) -> nn.Module | None:
     """``layer`` as one of these, if there is one for it."""
     if type(layer) is nn.Linear:
         return Linear(layer, name, tape)
@@ -142,7 +160,18 @@ def lowered(layer: nn.Module, name: str, tape: Tape) -> Lowered | None:
         return Convolved(layer, name, tape)
     if type(layer) is nn.BatchNorm2d and layer.running_mean is not None and not layer.training:
         return Normalised(layer, name, tape)
+    if type(layer) is nn.AvgPool2d and _tiles(layer):
+        return Averaged(layer)
     return None
+
+
+def _tiles(layer: nn.AvgPool2d) -> bool:
+    side_by_side = _pair(layer.stride) == _pair(layer.kernel_size) and _pair(layer.padding) == (0, 0)
+    return side_by_side and layer.divisor_override is None
+
+
+def _pair(sides: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (sides, sides) if isinstance(sides, int) else tuple(sides)
 
 
 def _plain(layer: nn.Conv2d) -> bool:
@@ -151,11 +180,3 @@ def _plain(layer: nn.Conv2d) -> bool:
 
 def _per_channel(values: Tensor) -> Tensor:
     return values.detach().view(-1, 1, 1)
-
-
-def _by_trial(places: Tensor, trials: int) -> Tensor:
-    """``(M, size, places)`` to ``(trials, size, examples * places)``."""
-    if len(places) == trials:
-        return places
-    size = places.shape[1]
-    return places.view(trials, -1, size, places.shape[2]).transpose(1, 2).reshape(trials, size, -1)

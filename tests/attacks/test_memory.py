@@ -1,6 +1,8 @@
 """A batch that would not fit is refused before it is begun, and halved."""
 
 import gc
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 
 from attacks import ATTACKS, memory
 from attacks.posterior import PosteriorSearch
+from attacks.solvers import LBFGS
 from attacks.staged import StagedSearch
 from fl_sim.core.seeds import derive
 from tests.attacks.test_together import net, observations
@@ -48,8 +51,9 @@ def sizes_tried(monkeypatch: pytest.MonkeyPatch, searches: type, method: str, *,
         return original(self, some, *args, **options)
 
     monkeypatch.setattr(searches, method, counted)
-    monkeypatch.setattr(memory, "kept_by", lambda _: 100)
-    monkeypatch.setattr(memory, "free", lambda _: 2 * 100 * fitting)
+    each = 10**9  # beside which what a solver remembers of a few small images is nothing
+    monkeypatch.setattr(memory, "kept_by", lambda _: each)
+    monkeypatch.setattr(memory, "free", lambda _: 2 * each * fitting + each)
     return tried
 
 
@@ -83,6 +87,37 @@ def test_of_one_observations_restarts_as_many_go_together_as_fit(
     assert tried == sizes
     assert found.loss == pytest.approx(expected.loss, rel=1e-4)
     assert (found.images - expected.images).abs().max() < 1e-3
+
+
+_LIMITED = """
+import resource, torch
+from torch import Generator
+from attacks.memory import halved
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30) // 2, -1))
+def search(some, _):
+    torch.empty(len(some), 1 << 28)  # a GiB each
+    return [(one, len(some)) for one in some]
+print(halved(search, range(4), [Generator() for _ in range(4)]))
+search(range(2), ())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_the_real_allocator_s_refusal_is_one_down_to_a_single_search() -> None:
+    """Of four that need a GiB each, where a GiB and a half is left."""
+    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[(0, 1), (1, 1), (2, 1), (3, 1)]"
+    assert "RuntimeError" in done.stderr
+    assert "memory" in done.stderr
+
+
+def test_what_a_solver_remembers_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = {"images": torch.rand(1, 1000)}
+    monkeypatch.setattr(memory, "free", lambda _: 2 * 4000 * 2 * 200)
+    memory.check_fits(lambda point, _: point["images"].sum(), start, 2, LBFGS(steps=97).copies, "cpu")
+    with pytest.raises(torch.OutOfMemoryError, match="2 observations at 820000 bytes"):
+        memory.check_fits(lambda point, _: point["images"].sum(), start, 2, LBFGS(steps=100).copies, "cpu")
 
 
 def test_a_gpu_has_what_is_free_and_what_is_only_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,9 +106,10 @@ def test_trials_do_not_meet() -> None:
     assert largest(flat({k: g[1] for k, g in together.items()}), flat({k: g[0] for k, g in alone.items()})) < 1e-5
 
 
-def test_products_of_factors() -> None:
+@pytest.mark.parametrize("rank", [1, 3])
+def test_products_of_factors(rank: int) -> None:
     rng = torch.Generator().manual_seed(0)
-    left, right = torch.randn(2, 30, 3, generator=rng), torch.randn(2, 40, 3, generator=rng)
+    left, right = torch.randn(2, 30, rank, generator=rng), torch.randn(2, 40, rank, generator=rng)
     factors, target = Factors(left, right, (30, 8, 5)), torch.randn(30, 8, 5, generator=rng)
     full = torch.einsum("tor,tir->toi", left, right).view(2, 30, 8, 5)
     assert largest(factors.dense(), full) < 1e-6
@@ -117,8 +118,8 @@ def test_products_of_factors() -> None:
             inner, squares = products(form, goal)
             assert largest(inner, (full * goal).flatten(1).sum(1)) < 1e-5
             assert largest(squares, full.square().flatten(1).sum(1)) < 1e-5
-    assert factors.thin()
-    assert isinstance(Factors(left, right[:, :4], (30, 4)).kept(), Tensor)
+    assert isinstance(factors.kept(), Factors)
+    assert isinstance(Factors(left, right[:, :rank], (30, rank)).kept(), Tensor)
 
 
 def test_the_slope_of_products() -> None:
