@@ -4,7 +4,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from fl_sim import models
 from fl_sim.core.types import Task
 from fl_sim.federation import Intercept
 from fl_sim.federation.engine import RaySimulation
-from fl_sim.runtime.cells import record_to
+from fl_sim.runtime.cells import CellStore
 from fl_sim.runtime.store import RunStore
+from fl_sim.runtime.writer import Writer
 
 TASK = Task(image_shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)
 CLIENTS, ROUNDS, REPEATS = 4, 5, 5
@@ -34,26 +36,56 @@ STUDY: dict[str, Any] = {
     "name": "overlap",
     "data": {"name": "cifar10", "per_client": 32},
     "model": "cnn",
-    "federation": {"clients": 4, "rounds": 8, "mode": "fedavg", "batch_size": 16, "local_epochs": 40},
+    "federation": {"clients": 4, "rounds": 8, "mode": "fedavg", "batch_size": 16, "local_epochs": 20},
     "adversary": {"rounds": [1, 3, 5, 7], "clients": [0]},
-    "attack": [{"name": "inverting_gradients", "steps": 60}],
+    "attack": [{"name": "inverting_gradients", "steps": 30}],
     "runtime": {"cpus": 1, "actors": 1},
+}
+ATTACKED: dict[str, Any] = {
+    "name": "actors",
+    "data": {"name": "cifar10", "per_client": 1},
+    "model": "cnn",
+    "federation": {"clients": 16, "rounds": 2, "mode": "fedsgd", "batch_size": 1},
+    "adversary": {"rounds": [1, 2]},
+    "attack": [{"name": "inverting_gradients", "steps": 200}],
 }
 
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "start", {"seconds": [round(_help(), 3) for _ in range(REPEATS)]}
-    plain, watched = list[float](), list[float]()
-    for _ in range(REPEATS):
-        plain.append(_rounds(lambda strategy: strategy))
-        watched.append(_rounds(_watched))
-    yield "watching", {"plain": plain, "watched": watched}
-    yield "overlap", {"seconds": [_overlap() for _ in range(2)]}
+    yield "watching", _in_turns({"plain": _plain_rounds, "watched": _watched_rounds}, REPEATS)
+    yield "overlap", _in_turns({"apart": lambda: _stages("simulate", "attack"), "together": _together}, REPEATS - 2)
+    yield "actors", _in_turns({f"{n}": partial(_attacked, n) for n in (1, 2)}, REPEATS - 2)
 
 
-def _watched(strategy: Strategy) -> Strategy:
-    """Everything seen is written to a folder of its own."""
-    return Intercept(strategy, record_to(Path(tempfile.mkdtemp(prefix="fl-sim-"))), task=TASK)
+def _in_turns(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:
+    """What each way gives, ``repeats`` times after one that warms up; every other turn begins with the last."""
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            figure = ways[name]()
+            if turn:
+                found[name].append(figure)
+    return found
+
+
+def _plain_rounds() -> float:
+    return _rounds(lambda strategy: strategy, lambda: None)
+
+
+def _watched_rounds() -> float:
+    """Everything seen is written to a folder, by the thread that writes a run's files."""
+    with tempfile.TemporaryDirectory(prefix="fl-sim-") as folder, Writer() as write:
+        place = CellStore(Path(folder))
+
+        def wrap(inner: Strategy) -> Strategy:
+            return Intercept(inner, lambda one: write(partial(place.save_observation, one)), task=TASK)
+
+        def written() -> None:
+            write.mark()
+            write.mark()  # waits for what was given before the last
+
+        return _rounds(wrap, written)
 
 
 def _help() -> float:
@@ -62,8 +94,8 @@ def _help() -> float:
     return time.perf_counter() - began
 
 
-def _rounds(wrap: Callable[[Strategy], Strategy]) -> float:
-    """Seconds a round of Flower's own FedAvg on ``cnn``, the start of its actors not counted."""
+def _rounds(wrap: Callable[[Strategy], Strategy], settle: Callable[[], None]) -> float:
+    """Seconds a round of Flower's own FedAvg on ``cnn`` until it is settled; the start of its actors is not counted."""
     found = list[float]()
 
     def main(grid: Grid) -> None:
@@ -72,6 +104,7 @@ def _rounds(wrap: Callable[[Strategy], Strategy]) -> float:
         wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=ConfigRecord({"lr": 0.1}), num_rounds=1)
         began = time.perf_counter()
         wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=ConfigRecord({"lr": 0.1}), num_rounds=ROUNDS)
+        settle()
         found.append((time.perf_counter() - began) / ROUNDS)
 
     RaySimulation(cpus=2)(main, app, CLIENTS)
@@ -102,16 +135,24 @@ def _network() -> nn.Module:
     return models.build("cnn", TASK, 0)
 
 
-def _overlap() -> dict[str, float]:
-    """Seconds of training alone, of attacks alone, and of both as they run; one processor for each."""
+def _stages(*stages: str, study: Mapping[str, Any] = STUDY) -> dict[str, float]:
+    """Seconds of each of a run's stages, in a folder of their own."""
     seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        study = load_dict(STUDY, "overlap")
-        for name, stages in {"apart": ("simulate", "attack"), "together": ("simulate_and_attack",)}.items():
-            with RunStore(Path(folder) / name) as store:
-                create(store, study, "", "")
-                for stage in stages:
-                    began = time.perf_counter()
-                    getattr(opened(store, "ray", None), stage)(Silent())
-                    seconds[stage] = round(time.perf_counter() - began, 2)
+    with tempfile.TemporaryDirectory() as folder, RunStore(Path(folder) / "run") as store:
+        create(store, load_dict(dict(study), "a study of speed"), "", "")
+        for stage in stages:
+            began = time.perf_counter()
+            getattr(opened(store, "ray", None), stage)(Silent())
+            seconds[stage] = round(time.perf_counter() - began, 2)
     return seconds
+
+
+def _together() -> float:
+    """Seconds of training with attacks beside it, one processor for each."""
+    return _stages("simulate_and_attack")["simulate_and_attack"]
+
+
+def _attacked(actors: int) -> float:
+    """Seconds of 32 attacks in so many actors, the start of Ray and of the actors included."""
+    study = {**ATTACKED, "runtime": {"cpus": 2, "actors": actors}}
+    return _stages("simulate", "attack", study=study)["attack"]

@@ -46,13 +46,17 @@ class Camera:
 
 
 class Film(Variables):
-    """Other variables, with a camera on the first trial: each point that a solver projects is a step, the start too."""
+    """Other variables, with a camera on each trial: each point that a solver projects is a step, the start too.
 
-    def __init__(self, variables: Variables, camera: Camera) -> None:
-        self._variables, self._camera = variables, camera
+    Of several observations with one trial each, the first camera is on the first one's.
+    """
+
+    def __init__(self, variables: Variables, *cameras: Camera) -> None:
+        self._variables, self._cameras = variables, cameras
 
     def start(self, problem: Problem, trials: int, rng: Generator) -> Point:
-        self._camera.start()
+        for camera in self._cameras:
+            camera.start()
         return self._variables.start(problem, trials, rng)
 
     def decode(self, point: Point, problem: Problem) -> Guess:
@@ -60,5 +64,6 @@ class Film(Variables):
 
     def project(self, point: Point, problem: Problem) -> Point:
         projected = self._variables.project(point, problem)
-        self._camera.show(self._variables.decode(projected, problem).images[0])
+        for camera, images in zip(self._cameras, self._variables.decode(projected, problem).images, strict=False):
+            camera.show(images)
         return projected

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -14,43 +15,51 @@ from attacks import ATTACKS
 from attacks.posterior import PosteriorSearch
 from attacks.problem import Problem
 from benchmarks.case import case
-from benchmarks.stopwatch import SAME
+from benchmarks.plan import SAME
 from fl_sim.core.seeds import derive
 from fl_sim.runtime.memory import keep_freed_memory
 from fl_sim.training.local import single_threaded
+
+TOGETHER = (("convnet", 1), ("convnet", 2), ("resnet18", 1), ("resnet18", 4), ("cnn", 1), ("cnn", 8), ("lenet", 16))
+"""Networks, and targets that are attacked together."""
 
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     """On one thread: operations of a step as convolutions would need them, and rates of large products meanwhile."""
     keep_freed_memory()
     with single_threaded():
-        for model in ("convnet", "resnet18", "cnn"):
-            with (
-                patch("attacks.gradients.winograd.suits", lambda _: False),
-                patch("attacks.gradients.layers._tiles", lambda _: False),
-            ):
-                direct = _step(model)
-                direct()  # the network is lowered at the first step
-            with FlopCounterMode(display=False) as counted:
-                direct()
-            step, shares = _step(model), list[dict[str, float]]()
+        for model, targets in TOGETHER:
+            count, step, shares = _operations(model), _step(model, targets), list[dict[str, float]]()
             for _ in range(7):
-                seconds, matmul, convolution = _seconds(step), _matmul_rate(), _convolution_rate()
+                seconds, matmul, convolution = _seconds(step) / targets, _matmul_rate(), _convolution_rate()
                 shares.append({"ms": 1000 * seconds, "matmul": matmul / 1e9, "convolution": convolution / 1e9})
             middle = {name: round(median(share[name] for share in shares), 2) for name in shares[0]}
             limit = 1e9 * max(middle["matmul"], middle["convolution"])
-            share = counted.get_total_flops() / limit / (middle["ms"] / 1000)
-            yield model, {"gflop": round(counted.get_total_flops() / 1e9, 3), **middle, "share": round(share, 3)}
+            share = round(count / limit / (middle["ms"] / 1000), 3)
+            figures = {"targets": targets, "gflop": round(count / 1e9, 3), **middle, "share": share}
+            yield f"{model}, {targets} together", {"model": model, **figures}
 
 
-def _step(model: str) -> Callable[[], object]:
-    """One step of ``inverting_gradients`` on one target, without the solver."""
+def _operations(model: str) -> int:
+    """Of one target's step, its convolutions computed directly and its pooling not by products."""
+    directly = patch("attacks.gradients.winograd.suits", lambda _: False)
+    with directly, patch("attacks.gradients.layers._tiles", lambda _: False):
+        step = _step(model, 1)
+        step()  # the network is lowered at the first step
+    with FlopCounterMode(display=False) as counted:
+        step()
+    return int(counted.get_total_flops())
+
+
+def _step(model: str, targets: int) -> Callable[[], object]:
+    """One step of ``inverting_gradients``, without the solver."""
     attack = ATTACKS["inverting_gradients"](**SAME)
     assert isinstance(attack, PosteriorSearch)
     one = case(model, 0)
     problem = Problem.of(one.seen, one.model, derive(0), "cpu")
-    point = {k: v.requires_grad_() for k, v in attack.variables.start(problem, 1, derive(0)).items()}
-    objective = attack.objective(problem, derive(0))
+    starts = attack.variables.start(problem, targets, derive(0))
+    point = {name: v.requires_grad_() for name, v in starts.items()}
+    objective = replace(attack, restarts=targets).objective(problem, derive(0))
     return lambda: torch.autograd.grad(objective(point, 1.0).descended.sum(), list(point.values()))
 
 

@@ -2,16 +2,17 @@
 
     python -m benchmarks.gpu --device cuda --targets 64 > gpu.json
 
-breaching attacks one target at a time; ``looped``, one target trial by trial in plain double backward, stands for it
-where it cannot be installed.
+Each with breaching's objective. breaching attacks one target at a time, where it is installed; where it is not,
+``looped``, one target trial by trial in plain double backward, stands for it.
 """
 
 import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,9 @@ import torch
 from attacks import ATTACKS
 from attacks.compilation import compiling
 from attacks.gradients import Looped
+from benchmarks import tools
+from benchmarks.film import Camera
+from benchmarks.plan import SAME
 from fl_sim import models
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Batch, Observation, Protocol, Task
@@ -55,7 +59,8 @@ def observed(name: str, targets: int) -> tuple[torch.nn.Module, list[Observation
 
 def ways(folder: Path) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
     """How steps are taken, by name; programs are kept in ``folder``."""
-    return {
+    theirs = {"breaching": nullcontext} if find_spec("breaching") else {}
+    return theirs | {
         "looped": lambda: patch("attacks.problem.fastest", lambda model, state, _: Looped(model, state)),
         "together": nullcontext,
         "compiled": lambda: compiling(folder),
@@ -63,29 +68,57 @@ def ways(folder: Path) -> Mapping[str, Callable[[], AbstractContextManager[objec
 
 
 def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> dict[str, Any]:
-    """Milliseconds a step of one target, medians, and how far apart the ways' results are."""
+    """Of each way: how often it is as fast as the first, milliseconds a step of one target and the most memory.
+
+    ``apart``: the largest difference between a picture of ours and the one found trial by trial.
+    """
     model, seen = observed(name, targets)
-    found: dict[str, list[float]] = {way: [] for way in ("looped", "together", "compiled")}
     images: dict[str, torch.Tensor] = {}
 
     def run(way: str, steps: int) -> float:
-        own = seen[:1] if way == "looped" else seen
+        own = seen if way in {"together", "compiled"} else seen[:1]
         began = time.perf_counter()
-        guesses = ATTACKS["inverting_gradients"](steps=steps).batched(
-            own, model, [derive(one.client) for one in own], device
-        )
-        images[way] = guesses[0].images  # on the CPU: all kernels are done
+        images[way] = _pictures(way, own, model, steps, device)  # on the CPU: all kernels are done
         return (time.perf_counter() - began) * 1000 / len(own)
 
+    found: dict[str, list[float]] = {}
+    memory: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
             for way, inside in ways(Path(folder)).items():
+                _forget_peak(device)
                 with inside():
                     short, long = run(way, steps), run(way, 3 * steps)
+                memory[way] = _peak(device)
                 if turn:  # the first one warms up
-                    found[way].append((long - short) / (2 * steps))
-    apart = max((images[way] - images["looped"]).abs().max().item() for way in ("together", "compiled"))
-    return {"model": name, "targets": targets, "ms": {w: median(v) for w, v in found.items()}, "apart": apart}
+                    found.setdefault(way, []).append((long - short) / (2 * steps))
+    middle = {way: median(ms) for way, ms in found.items()}
+    first = next(iter(middle.values()))
+    return {
+        "model": name,
+        "targets": targets,
+        "ratio": {way: round(first / ms, 2) for way, ms in middle.items()},
+        "ms": {way: [middle[way], min(ms), max(ms)] for way, ms in found.items()},
+        "mib": memory,
+        "apart": max((images[way] - images["looped"]).abs().max().item() for way in ("together", "compiled")),
+    }
+
+
+def _pictures(way: str, seen: Sequence[Observation], model: torch.nn.Module, steps: int, device: str) -> torch.Tensor:
+    if way == "breaching":
+        return tools.breaching(seen[0], model, {"steps": steps}, Camera(10**9), seen[0].client, device).images
+    attack = ATTACKS["inverting_gradients"](steps=steps, **SAME)
+    return attack.batched(seen, model, [derive(one.client) for one in seen], device)[0].images
+
+
+def _forget_peak(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: str) -> int:
+    """MiB on the GPU since they were forgotten; on a CPU ``stopwatch`` has a process for each way."""
+    return 0 if device == "cpu" else torch.cuda.max_memory_allocated(device) >> 20
 
 
 def main() -> None:

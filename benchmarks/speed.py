@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import derivative, federated, flops, quality, results
-from benchmarks.stopwatch import Lap, step_seconds
+from benchmarks.stopwatch import Figures, Lap, measured
 
 PATH = results.PATH.with_name("speed.json")
 REPEATS = 5
@@ -56,8 +56,18 @@ def rivals(model: str) -> Mapping[str, Lap]:
         "fl-sim, 2 processes": Lap("fl-sim", model, fewer, targets=many, processes=2),
     }
     if model in COMPILED:
-        laps["fl-sim compiled, 2 processes"] = Lap("compiled", model, fewer, targets=many, processes=2)
+        laps["fl-sim compiled, 2 processes"] = Lap("compiled", model, 10 * fewer, targets=many, processes=2)
     return laps
+
+
+def jobs() -> Mapping[str, Lap]:
+    """Whole reconstructions: everything that a job does once is in them."""
+    return {
+        "breaching, 1 process, 2 threads": Lap("breaching", "cnn", 500, threads=2),
+        "breaching, 2 processes": Lap("breaching", "cnn", 500, processes=2),
+        "fl-sim, 2 processes": Lap("fl-sim", "cnn", 500, targets=8, processes=2),
+        "fl-sim compiled, 2 processes": Lap("compiled", "cnn", 500, targets=8, processes=2),
+    }
 
 
 def scaling() -> Mapping[str, Lap]:
@@ -67,32 +77,41 @@ def scaling() -> Mapping[str, Lap]:
     return laps | {"targets 16, 2 processes": Lap("fl-sim", "cnn", 15, targets=16, processes=2)}
 
 
-def _timed(laps: Mapping[str, Lap]) -> dict[str, list[float]]:
-    """Milliseconds a step of one target and start, in turns, so that a slow minute slows all."""
-    found: dict[str, list[float]] = {name: [] for name in laps}
+def _timed(laps: Mapping[str, Lap], what: Callable[[Lap], Figures] = Lap.step) -> dict[str, Any]:
+    """Milliseconds of each lap and the most memory, in turns, so that a slow minute slows all."""
+    found: dict[str, list[Figures]] = {name: [] for name in laps}
     for _ in range(REPEATS):
         for name, lap in laps.items():
-            found[name].append(round(1000 * step_seconds(lap), 3))
-    return found
+            found[name].append(measured(lap, what))
+    return {
+        "ms": {name: [round(1000 * one.seconds, 3) for one in those] for name, those in found.items()},
+        "mib": {name: round(max(one.mebibytes for one in those)) for name, those in found.items()},
+    }
 
 
 def _networks() -> Iterator[tuple[str, dict[str, Any]]]:
     for model in NETWORKS:
-        yield model, {"ms": _timed(rivals(model))}
+        yield model, _timed(rivals(model))
+
+
+def _jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "cnn", _timed(jobs(), Lap.job)
 
 
 def _scaling() -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "cnn", {"ms": _timed(scaling())}
+    yield "cnn", _timed(scaling())
 
 
 PARTS: Mapping[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = MappingProxyType(
     {
         "networks": _networks,
+        "jobs": _jobs,
         "scaling": _scaling,
         "derivative": derivative.measure,
         "limit": flops.measure,
         "federation": federated.measure,
         "quality": quality.measure,
+        "deep": quality.deep,
     }
 )
 

@@ -1,5 +1,6 @@
-"""How long one step of an attack takes, on one processor or on all of them at once."""
+"""How long an attack takes, and the memory, on one processor or on all of them at once."""
 
+import resource
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -7,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -17,12 +18,18 @@ from attacks.compilation import compiling
 from attacks.gradients import Looped
 from benchmarks.case import case
 from benchmarks.film import Camera
+from benchmarks.plan import SAME
 from benchmarks.tools import breaching
 from fl_sim.core.places import cache_dir
 from fl_sim.core.seeds import derive
 from fl_sim.runtime.memory import keep_freed_memory
 
-SAME: Mapping[str, Any] = {"cosine": "plain", "tv": 0.2}  # breaching's objective
+
+class Figures(NamedTuple):
+    """Seconds, and the most MiB that were resident, PyTorch itself included."""
+
+    seconds: float
+    mebibytes: float
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,21 @@ class Lap:
     processes: int = 1
     threads: int = 1
 
-    def per_process(self) -> float:
-        """Seconds of one step of one target and start, in this process."""
+    def step(self) -> Figures:
+        """Of one step of one target and start, in this process."""
+        self._begin()
+        short, long = (self._timed(steps) for steps in (self.steps, 3 * self.steps))
+        return Figures((long - short) / (2 * self.steps * self.targets * self.restarts), _resident())
+
+    def job(self) -> Figures:
+        """Of one target, from its observation to its picture, in this process; imports and compiling are done."""
+        self._begin()
+        return Figures(self._timed(self.steps) / self.targets, _resident())
+
+    def _begin(self) -> None:
         torch.set_num_threads(self.threads)
         keep_freed_memory()
         self._run(2)
-        short, long = (self._timed(steps) for steps in (self.steps, 3 * self.steps))
-        return (long - short) / (2 * self.steps * self.targets * self.restarts)
 
     def _timed(self, steps: int) -> float:
         began = time.perf_counter()
@@ -88,8 +103,12 @@ WAY: Mapping[str, Callable[[], AbstractContextManager[object]]] = MappingProxyTy
 )
 
 
-def step_seconds(lap: Lap) -> float:
-    """Seconds between two steps that end anywhere on the machine: of one target and start."""
+def measured(lap: Lap, what: Callable[[Lap], Figures] = Lap.step) -> Figures:
+    """Seconds between two ends of ``what`` anywhere on the machine, and the memory of all processes."""
     with ProcessPoolExecutor(lap.processes, mp_context=get_context("spawn")) as pool:
-        each = list(pool.map(Lap.per_process, [lap] * lap.processes))
-    return 1 / sum(1 / seconds for seconds in each)
+        each = list(pool.map(what, [lap] * lap.processes))
+    return Figures(1 / sum(1 / one.seconds for one in each), sum(one.mebibytes for one in each))
+
+
+def _resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB

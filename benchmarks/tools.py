@@ -25,7 +25,9 @@ def ours(seen: Observation, model: nn.Module, options: Options, camera: Camera, 
     return replace(attack, variables=Film(attack.variables, camera))(seen, model, derive(seed, "attack"))
 
 
-def breaching(seen: Observation, model: nn.Module, options: Options, camera: Camera, seed: int) -> Reconstruction:
+def breaching(
+    seen: Observation, model: nn.Module, options: Options, camera: Camera, seed: int, device: str = "cpu"
+) -> Reconstruction:
     """breaching's ``invertinggradients``, its shipped configuration but for ``options["steps"]``, filmed.
 
     Its network takes normalised images, so it gets ours without the first layer, with the same weights and statistics.
@@ -36,28 +38,29 @@ def breaching(seen: Observation, model: nn.Module, options: Options, camera: Cam
 
     began = time.monotonic()
     config = get_attack_config("invertinggradients", [f"optim.max_iterations={options['steps']}"])
-    attacker = prepare_attack(model.get_submodule("net").eval(), nn.CrossEntropyLoss(), config)
+    setup = {"dtype": torch.float, "device": torch.device(device)}
+    attacker = prepare_attack(model.get_submodule("net").eval(), nn.CrossEntropyLoss(), config, setup)
     attacker.regularizers.append(_Watching(camera, seen))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_int(seed, "attack"))
-        found, stats = attacker.reconstruct(*_payloads(seen, model), server_secrets={})
+        found, stats = attacker.reconstruct(*_payloads(seen, model, device), server_secrets={})
     return Reconstruction(
-        images=_to_unit(found["data"], seen).clamp(0, 1),
-        labels=found["labels"],
+        images=_to_unit(found["data"].cpu(), seen).clamp(0, 1),
+        labels=found["labels"].cpu(),
         outcome=Outcome.OUT_OF_STEPS,
         loss=float(stats["opt_value"]),
-        budget=Budget(iterations=len(stats["Trial_0_Val"]), seconds=time.monotonic() - began, device="cpu"),
+        budget=Budget(iterations=len(stats["Trial_0_Val"]), seconds=time.monotonic() - began, device=device),
     )
 
 
-def _payloads(seen: Observation, model: nn.Module) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _payloads(seen: Observation, model: nn.Module, device: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What breaching's server sent and what its user shares, in the order of the network's parameters."""
     task = seen.task
     about = SimpleNamespace(shape=task.image_shape, mean=task.mean, std=task.std, modality="vision")
     network = model.get_submodule("net")
     sent = {"parameters": list(network.parameters()), "buffers": list(network.buffers()), "metadata": about}
     shared = {
-        "gradients": [seen.update.delta[name].clone() for name in seen.broadcast],
+        "gradients": [seen.update.delta[name].clone().to(device) for name in seen.broadcast],
         "buffers": None,
         "metadata": {"num_data_points": 1, "labels": None, "local_hyperparams": None},
     }
@@ -65,7 +68,7 @@ def _payloads(seen: Observation, model: nn.Module) -> tuple[list[dict[str, Any]]
 
 
 def _to_unit(images: Tensor, seen: Observation) -> Tensor:
-    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (seen.task.mean, seen.task.std))
+    mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (seen.task.mean, seen.task.std))
     return images * std + mean
 
 
