@@ -12,12 +12,8 @@ from fl_sim.core.types import Tensors
 J = TypeVar("J")
 R = TypeVar("R")
 _GROUP = Path("/sys/fs/cgroup")
-_ENDED = (
-    "not enough memory",
-    "can't allocate memory",
-    "DefaultCPUAllocator",
-    "ALLOC_FAILED",
-)  # cuBLAS, cuDNN: the last
+_LIBRARIES = ("ALLOC_FAILED", "ALLOCATION_FAILED")  # in the names of cuBLAS's and cuDNN's statuses
+_ENDED = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", *_LIBRARIES)
 
 
 def halved(

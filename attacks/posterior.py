@@ -79,7 +79,7 @@ class PosteriorSearch(Attack):
         """The best of some of one observation's restarts."""
         if len(restarts) > 1:
             one = Matching(self._terms(), [problem], 1, offsets)
-            check_fits(one, {k: v[:1] for k, v in start.items()}, len(restarts), self.solver.copies, problem.device)
+            check_fits(one, {k: v[:1] for k, v in start.items()}, len(restarts), self._copies, problem.device)
         own = {name: v[restarts[0] : restarts[-1] + 1] for name, v in start.items()}
         return self._solve([problem], offsets, own, len(restarts))
 
@@ -102,7 +102,7 @@ class PosteriorSearch(Attack):
         start = {name: torch.cat([one[name] for one in starts]) for name in starts[0]}
         offsets = self._offsets(problems, rngs)
         one = Matching(self._terms(), problems[:1], self.restarts, offsets[:1])
-        check_fits(one, starts[0], len(seen), self.solver.copies, device)
+        check_fits(one, starts[0], len(seen), self._copies, device)
         found = self._solve(problems, offsets, start, self.restarts)
         each = (time.monotonic() - began) / len(seen)
         return [self._told(one, problem, each) for one, problem in zip(found, problems, strict=True)]
@@ -135,6 +135,10 @@ class PosteriorSearch(Attack):
         """Not where a term is bound to an observation, or draws for it; a time budget is for all its trials."""
         joined = self.likelihood.joins and all(prior.joins for prior in self.priors)
         return joined and self.ball is None and self.solver.leaves and self.solver.seconds is None
+
+    @property
+    def _copies(self) -> int:
+        return max(self.solver.copies, self.first._copies if self.first else 0)
 
     def _told(self, found: Solution, problem: Problem, seconds: float) -> Reconstruction:
         guess = self._searched.answer(found.point, problem)

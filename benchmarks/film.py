@@ -64,6 +64,9 @@ class Film(Variables):
 
     def project(self, point: Point, problem: Problem) -> Point:
         projected = self._variables.project(point, problem)
-        for camera, images in zip(self._cameras, self._variables.decode(projected, problem).images, strict=False):
-            camera.show(images)
+        images = self._variables.decode(projected, problem).images
+        if len(images) < len(self._cameras):
+            raise ValueError(f"expected a trial for each of {len(self._cameras)} cameras, got {len(images)}")
+        for camera, shown in zip(self._cameras, images, strict=False):
+            camera.show(shown)
         return projected

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +11,7 @@ from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from attacks import ATTACKS
+from attacks.objective import Matching, Terms
 from attacks.posterior import PosteriorSearch
 from attacks.problem import Problem
 from benchmarks.case import case
@@ -55,11 +55,12 @@ def _step(model: str, targets: int) -> Callable[[], object]:
     """One step of ``inverting_gradients``, without the solver."""
     attack = ATTACKS["inverting_gradients"](**SAME)
     assert isinstance(attack, PosteriorSearch)
-    one = case(model, 0)
-    problem = Problem.of(one.seen, one.model, derive(0), "cpu")
-    starts = attack.variables.start(problem, targets, derive(0))
+    cases = [case(model, index) for index in range(targets)]
+    problems = [Problem.of(one.seen, cases[0].model, derive(0), "cpu") for one in cases]
+    terms = Terms(likelihood=attack.likelihood, priors=attack.priors, variables=attack.variables)
+    objective = Matching(terms, [problems[0].shared(problem) for problem in problems], 1)
+    starts = attack.variables.start(problems[0], targets, derive(0))
     point = {name: v.requires_grad_() for name, v in starts.items()}
-    objective = replace(attack, restarts=targets).objective(problem, derive(0))
     return lambda: torch.autograd.grad(objective(point, 1.0).descended.sum(), list(point.values()))
 
 

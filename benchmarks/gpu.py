@@ -3,15 +3,15 @@
     python -m benchmarks.gpu --device cuda --targets 64 > gpu.json
 
 Each with breaching's objective. breaching attacks one target at a time, where it is installed; where it is not,
-``looped``, one target trial by trial in plain double backward, stands for it.
+``looped``, one target trial by trial in plain double backward, stands for it. TF32 is off for all.
 """
 
 import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,6 @@ from attacks import ATTACKS
 from attacks.compilation import compiling
 from attacks.gradients import Looped
 from benchmarks import tools
-from benchmarks.film import Camera
 from benchmarks.plan import SAME
 from fl_sim import models
 from fl_sim.core.seeds import derive
@@ -68,12 +67,14 @@ def ways(folder: Path) -> Mapping[str, Callable[[], AbstractContextManager[objec
 
 
 def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> dict[str, Any]:
-    """Of each way: how often it is as fast as the first, milliseconds a step of one target and the most memory.
+    """Of each way: how many times as fast as the first, and milliseconds a step of one target (median, least, most).
 
-    ``apart``: the largest difference between a picture of ours and the one found trial by trial.
+    On a GPU also the most MiB. ``apart``: the largest difference of one of our pictures from the one trial by trial.
     """
     model, seen = observed(name, targets)
     images: dict[str, torch.Tensor] = {}
+    found: dict[str, list[float]] = {}
+    peaks: dict[str, int] = {}
 
     def run(way: str, steps: int) -> float:
         own = seen if way in {"together", "compiled"} else seen[:1]
@@ -81,44 +82,41 @@ def measure(name: str, targets: int, steps: int, device: str, repeats: int) -> d
         images[way] = _pictures(way, own, model, steps, device)  # on the CPU: all kernels are done
         return (time.perf_counter() - began) * 1000 / len(own)
 
-    found: dict[str, list[float]] = {}
-    memory: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(repeats + 1):
             for way, inside in ways(Path(folder)).items():
-                _forget_peak(device)
-                with inside():
+                with inside(), _peak(device, way, peaks):
                     short, long = run(way, steps), run(way, 3 * steps)
-                memory[way] = _peak(device)
                 if turn:  # the first one warms up
                     found.setdefault(way, []).append((long - short) / (2 * steps))
-    middle = {way: median(ms) for way, ms in found.items()}
-    first = next(iter(middle.values()))
+    apart = max((images[way] - images["looped"]).abs().max().item() for way in ("together", "compiled"))
+    return {"model": name, "targets": targets, **_ratios(found), "mib": peaks, "apart": apart}
+
+
+def _ratios(found: Mapping[str, list[float]]) -> dict[str, dict[str, Any]]:
+    first = median(next(iter(found.values())))
     return {
-        "model": name,
-        "targets": targets,
-        "ratio": {way: round(first / ms, 2) for way, ms in middle.items()},
-        "ms": {way: [middle[way], min(ms), max(ms)] for way, ms in found.items()},
-        "mib": memory,
-        "apart": max((images[way] - images["looped"]).abs().max().item() for way in ("together", "compiled")),
+        "ratio": {way: round(first / median(ms), 2) for way, ms in found.items()},
+        "ms": {way: [median(ms), min(ms), max(ms)] for way, ms in found.items()},
     }
 
 
 def _pictures(way: str, seen: Sequence[Observation], model: torch.nn.Module, steps: int, device: str) -> torch.Tensor:
     if way == "breaching":
-        return tools.breaching(seen[0], model, {"steps": steps}, Camera(10**9), seen[0].client, device).images
+        return tools.breaching(seen[0], model, {"steps": steps}, None, seen[0].client, device).images
     attack = ATTACKS["inverting_gradients"](steps=steps, **SAME)
     return attack.batched(seen, model, [derive(one.client) for one in seen], device)[0].images
 
 
-def _forget_peak(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: str) -> int:
-    """MiB on the GPU since they were forgotten; on a CPU ``stopwatch`` has a process for each way."""
-    return 0 if device == "cpu" else torch.cuda.max_memory_allocated(device) >> 20
+@contextmanager
+def _peak(device: str, way: str, peaks: dict[str, int]) -> Iterator[None]:
+    """Note the most MiB that a GPU gave meanwhile; on a CPU ``stopwatch`` has a process for each way."""
+    if device == "cpu":
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats(device)
+    yield
+    peaks[way] = torch.cuda.max_memory_allocated(device) >> 20
 
 
 def main() -> None:

@@ -30,9 +30,10 @@ def run(
     for part in parts or PARTS:
         if part not in PARTS:
             raise typer.BadParameter(f"expected one of {', '.join(PARTS)}, got {part!r}")
+        records = [record for record in results.read(out) if record["part"] != part]
         for name, figures in PARTS[part]():
-            kept = [r for r in results.read(out) if (r["part"], r["name"]) != (part, name)]
-            results.write(out, [*kept, {"part": part, "name": name, **figures, "environment": results.environment()}])
+            records.append({"part": part, "name": name, **figures, "environment": results.environment()})
+            results.write(out, records)
             print(part, name, figures, flush=True)
     table(out)
 

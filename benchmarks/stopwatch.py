@@ -1,12 +1,12 @@
 """How long an attack takes, and the memory, on one processor or on all of them at once."""
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 from unittest.mock import patch
@@ -17,7 +17,6 @@ from attacks import ATTACKS
 from attacks.compilation import compiling
 from attacks.gradients import Looped
 from benchmarks.case import case
-from benchmarks.film import Camera
 from benchmarks.plan import SAME
 from benchmarks.tools import breaching
 from fl_sim.core.places import cache_dir
@@ -26,7 +25,7 @@ from fl_sim.runtime.memory import keep_freed_memory
 
 
 class Figures(NamedTuple):
-    """Seconds, and the most MiB that were resident, PyTorch itself included."""
+    """Seconds, and the most MiB that were resident, all that a process imports included."""
 
     seconds: float
     mebibytes: float
@@ -81,7 +80,7 @@ class Lap:
         cases = [case(self.model, index) for index in range(self.targets)]
         if self.tool == "breaching":
             for index, one in enumerate(cases):
-                breaching(one.seen, one.model, {"steps": steps}, Camera(10**9), index)
+                breaching(one.seen, one.model, {"steps": steps}, None, index)
             return
         attack = ATTACKS["inverting_gradients"](steps=steps, restarts=self.restarts, **SAME)
         rngs = [derive(index, "attack") for index in range(self.targets)]
@@ -111,4 +110,6 @@ def measured(lap: Lap, what: Callable[[Lap], Figures] = Lap.step) -> Figures:
 
 
 def _resident() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+    """The most of this process so far; Linux only, and unlike ``getrusage`` not its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024

@@ -26,12 +26,12 @@ def ours(seen: Observation, model: nn.Module, options: Options, camera: Camera, 
 
 
 def breaching(
-    seen: Observation, model: nn.Module, options: Options, camera: Camera, seed: int, device: str = "cpu"
+    seen: Observation, model: nn.Module, options: Options, camera: Camera | None, seed: int, device: str = "cpu"
 ) -> Reconstruction:
-    """breaching's ``invertinggradients``, its shipped configuration but for ``options["steps"]``, filmed.
+    """breaching's ``invertinggradients``, as shipped but for ``options["steps"]``, filmed if there is a camera.
 
     Its network takes normalised images, so it gets ours without the first layer, with the same weights and statistics.
-    It infers the label by its own default strategy. The camera is one more regulariser, which costs nothing.
+    It infers the label by its own default strategy. The camera is one more regulariser, of no weight.
     """
     from breaching import get_attack_config
     from breaching.attacks import prepare_attack
@@ -40,9 +40,10 @@ def breaching(
     config = get_attack_config("invertinggradients", [f"optim.max_iterations={options['steps']}"])
     setup = {"dtype": torch.float, "device": torch.device(device)}
     attacker = prepare_attack(model.get_submodule("net").eval(), nn.CrossEntropyLoss(), config, setup)
-    attacker.regularizers.append(_Watching(camera, seen))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_int(seed, "attack"))
+    if camera is not None:
+        attacker.regularizers.append(_Watching(camera, seen))
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_int(seed, "attack"))
         found, stats = attacker.reconstruct(*_payloads(seen, model, device), server_secrets={})
     return Reconstruction(
         images=_to_unit(found["data"].cpu(), seen).clamp(0, 1),

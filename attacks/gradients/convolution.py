@@ -89,7 +89,7 @@ class Columns:
 def of_weights(layer: Convolution, inputs: Tensor, back: Tensor, trials: int) -> Tensor:
     """The gradients ``(trials, out, in, kernel, kernel)``, given what comes ``back`` ``(M, out, H', W')``.
 
-    Differentiable once, in ``inputs`` and in ``back``.
+    Differentiable once, in ``inputs`` and in ``back``; how that is done was measured on a CPU alone.
     """
     return _OfWeights.apply(inputs, back, layer, trials)  # type: ignore[no-any-return]
 

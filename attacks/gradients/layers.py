@@ -100,11 +100,11 @@ class Convolved(Lowered):
     def _by_columns(self, layer: Convolution, inputs: Tensor, back: Tensor, trials: int) -> Gradients:
         shape = tuple(layer.weight.shape)
         left = by_trial(back.flatten(2), trials)
-        if thin(shape[0], layer.weight[0].numel(), left.shape[2]):
-            right = by_trial(apply(columns_of(layer), inputs), trials)
-            yield from self._named(Factors(left, right, shape), left.sum(2))
-        else:
+        if inputs.device.type == "cpu" and not thin(shape[0], layer.weight[0].numel(), left.shape[2]):
             yield from self._named(of_weights(layer, inputs, back, trials), left.sum(2))
+        else:
+            right = by_trial(apply(columns_of(layer), inputs), trials)
+            yield from self._named(Factors(left, right, shape).kept(), left.sum(2))
 
     def _filtered(self, inputs: Tensor, points: Tensor) -> Tensor:
         values = winograd.of_inputs(inputs)

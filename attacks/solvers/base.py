@@ -12,6 +12,8 @@ from torch import Tensor
 from attacks.variables.base import Point
 from fl_sim.core.types import Outcome, Tensors
 
+COPIES = 5  # of a trial's point, in any search by slopes: the point, the two best, two moments
+
 
 class Cost(NamedTuple):
     """Of each trial, ``(T,)``: what this step descends, and what points are compared by.
@@ -81,8 +83,8 @@ class Solver(ABC):
 
     @property
     def copies(self) -> int:
-        """Of each trial's point, that the solver remembers: the point, the two best, two moments."""
-        return 5
+        """Of each trial's point, that the search remembers."""
+        return COPIES
 
     def solve(self, objective: Objective, start: Point, project: Project) -> Solution:
         return self.solve_all(One(objective, project), start, 1)[0]

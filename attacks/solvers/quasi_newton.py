@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from attacks.solvers.base import Clock, Objectives, Solution, Solver, stacked, unstacked
+from attacks.solvers.base import COPIES, Clock, Objectives, Solution, Solver, stacked, unstacked
 from attacks.solvers.walk import LOOK_EVERY, Fate, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
@@ -48,7 +48,7 @@ class LBFGS(Solver):
 
     @property
     def copies(self) -> int:
-        return 2 * min(self.history, self.steps) + super().copies
+        return COPIES + 2 * min(self.history, self.steps)
 
     def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
