@@ -30,15 +30,24 @@ def write(path: Path, records: list[Record]) -> None:
 
 def environment() -> Record:
     """Where a record was made: the commit and versions, and the machine in words."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=PATH.parents[2], capture_output=True, text=True, check=False
-    )
     return {
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "machine": f"{os.cpu_count()}-core {platform.machine()} CPU, 1 thread",
         "python": platform.python_version(),
         **{name: _version(name) for name in ("fl-sim", "torch", "breaching")},
     }
+
+
+def _commit() -> str | None:
+    """What the records of other measurements say does not count as a change."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=PATH.parents[2], capture_output=True, text=True, check=False).stdout
+
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PATH.parent.relative_to(PATH.parents[2])}"
+    )
+    return (git("rev-parse", "--short", "HEAD").strip() + ("-dirty" if changed else "")) or None
 
 
 def _version(name: str) -> str | None:
