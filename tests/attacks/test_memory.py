@@ -103,6 +103,20 @@ search(range(2), ())
 """
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    ],
+)
+def test_what_allocators_and_libraries_say_of_their_memory_is_known(said: str) -> None:
+    assert memory.out_of_memory(RuntimeError(said))
+    assert not memory.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_the_real_allocator_s_refusal_is_one_down_to_a_single_search() -> None:
     """Of four that need a GiB each, where a GiB and a half is left."""
@@ -118,6 +132,16 @@ def test_what_a_solver_remembers_counts_too(monkeypatch: pytest.MonkeyPatch) -> 
     memory.check_fits(lambda point, _: point["images"].sum(), start, 2, LBFGS(steps=97).copies, "cpu")
     with pytest.raises(torch.OutOfMemoryError, match="2 observations at 820000 bytes"):
         memory.check_fits(lambda point, _: point["images"].sum(), start, 2, LBFGS(steps=100).copies, "cpu")
+
+
+@pytest.mark.parametrize(("name", "copies"), [("inverting_gradients", 5), ("dlg", 5 + 2 * 7)])
+def test_searches_say_what_theirs_remembers(name: str, copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[int]()
+    monkeypatch.setattr("attacks.posterior.check_fits", lambda *args: given.append(args[3]))
+    model = net("lenet")
+    for seen in (observations(model), observations(model)[:1]):
+        ATTACKS[name](steps=7, restarts=2).batched(seen, model, [derive(0) for _ in seen], "cpu")
+    assert given == [copies, copies]
 
 
 def test_a_gpu_has_what_is_free_and_what_is_only_kept_for_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,22 @@ def test_a_filmed_attack_is_the_attack_and_its_frames_are_its_steps(
     assert found.seconds == sorted(found.seconds)
 
 
+def test_several_are_filmed_together_each_by_its_own_camera(seen: Observation, model: nn.Module, batch: Batch) -> None:
+    attack, other = ATTACKS["inverting_gradients"](steps=6), replace(seen, client=1)
+    assert isinstance(attack, PosteriorSearch)
+    apart, together = [Camera(every=1), Camera(every=1)], [Camera(every=1), Camera(every=1)]
+    for one, rng, camera in zip((seen, other), (derive(0), derive(1)), apart, strict=True):
+        replace(attack, variables=Film(attack.variables, camera))(one, model, rng)
+    filmed = replace(attack, variables=Film(attack.variables, *together))
+    filmed.batched([seen, other], model, [derive(0), derive(1)])
+    for mine, alone in zip(together, apart, strict=True):
+        assert len(mine.frames) == len(alone.frames) == 7
+        assert (mine.frames[0].images - alone.frames[0].images).abs().max() < 1e-6
+    assert (together[0].frames[0].images - together[1].frames[0].images).abs().max() > 0.1
+    with pytest.raises(ValueError, match="expected a trial for each of 2 cameras, got 1"):
+        filmed(seen, model, derive(0))
+
+
 def test_a_camera_keeps_clamped_copies_of_every_nth() -> None:
     camera, images = Camera(every=3), torch.full((1, 1, 2, 2), 1.5)
     for _ in range(8):

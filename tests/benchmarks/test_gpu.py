@@ -5,11 +5,11 @@ import pytest
 from benchmarks.gpu import measure
 
 
-@pytest.mark.filterwarnings("ignore")  # of what breaching imports, where it is installed
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of what breaching imports
 def test_all_ways_are_timed_and_agree() -> None:
     row = measure("lenet", targets=2, steps=2, device="cpu", repeats=1)
     assert set(row["ms"]) - {"breaching"} == {"looped", "together", "compiled"}
-    assert next(iter(row["ratio"].values())) == 1
+    assert row["mib"] == {}
     assert row["apart"] < 1e-3
 
 

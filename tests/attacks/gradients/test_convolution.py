@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, unfold
 
 from attacks.gradients.convolution import Convolution, columns_of, of_weights
@@ -19,9 +19,11 @@ FORMS = [
 ]
 
 
-def layer_of(form: tuple[tuple[int, ...], ...], rng: torch.Generator) -> Convolution:
+def layer_of(
+    form: tuple[tuple[int, ...], ...], rng: torch.Generator, dtype: torch.dtype = torch.float64
+) -> Convolution:
     kernel, stride, padding, dilation = form
-    weight = torch.randn(4, SIZE[1], *kernel, generator=rng, dtype=torch.float64)
+    weight = torch.randn(4, SIZE[1], *kernel, generator=rng, dtype=dtype)
     return Convolution(weight, SIZE, stride, padding, dilation)
 
 
@@ -38,10 +40,13 @@ def test_columns_are_unfold_s_and_adjoints_are_adjoint(form: tuple[tuple[int, ..
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("trials", [1, 2, 6])
-def test_gradients_of_weights_and_their_slopes(form: tuple[tuple[int, ...], ...], trials: int) -> None:
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_gradients_of_weights_and_their_slopes(
+    form: tuple[tuple[int, ...], ...], trials: int, dtype: torch.dtype, rounding: float
+) -> None:
     rng = torch.Generator().manual_seed(0)
-    layer, images = layer_of(form, rng), torch.randn(SIZE, generator=rng, dtype=torch.float64).requires_grad_()
-    back = torch.randn(layer.forward(images.detach()).shape, generator=rng, dtype=torch.float64).requires_grad_()
+    layer, images = layer_of(form, rng, dtype), torch.randn(SIZE, generator=rng, dtype=dtype).requires_grad_()
+    back = torch.randn(layer.forward(images.detach()).shape, generator=rng, dtype=dtype).requires_grad_()
     each = SIZE[0] // trials
     weights = [layer.weight.clone().requires_grad_() for _ in range(trials)]
     outs = [
@@ -55,10 +60,10 @@ def test_gradients_of_weights_and_their_slopes(form: tuple[tuple[int, ...], ...]
         ]
     )
     fast = of_weights(layer, images, back, trials)
-    assert torch.allclose(fast, slow, atol=1e-12)
-    slopes = torch.randn(slow.shape, generator=rng, dtype=torch.float64)
+    assert torch.allclose(fast, slow, atol=rounding)
+    slopes = torch.randn(slow.shape, generator=rng, dtype=dtype)
     ours, expected = (torch.autograd.grad(g, (images, back), slopes) for g in (fast, slow))
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, expected, strict=True))
+    assert all(torch.allclose(a, b, atol=rounding) for a, b in zip(ours, expected, strict=True))
 
 
 @pytest.mark.parametrize("block", [(2, 2), (3, 2), (3, 4)])
@@ -69,11 +74,18 @@ def test_means_are_average_pooling(block: tuple[int, int]) -> None:
     assert_adjoint(means, tuple(images.shape))
 
 
-def test_pooling_is_by_means_where_blocks_tile_and_the_layer_s_own_elsewhere() -> None:
-    ours = lowered(nn.AvgPool2d(2), "pool", [])
+def test_pooling_is_by_means_where_blocks_tile_and_the_layer_s_own_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, by_means, forward = lowered(nn.AvgPool2d(2), "pool", []), list[tuple[int, ...]](), Means.forward
+
+    def noted(self: Means, inputs: Tensor) -> Tensor:
+        by_means.append(tuple(inputs.shape))
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Means, "forward", noted)
     assert isinstance(ours, Averaged)
     for size in ((8, 8), (9, 8)):
         images = torch.rand(2, 3, *size)
         assert torch.allclose(ours(images), avg_pool2d(images, 2))
+    assert by_means == [(2, 3, 8, 8)]
     for layer in (nn.AvgPool2d(3, 2), nn.AvgPool2d(2, padding=1), nn.AvgPool2d(2, divisor_override=3)):
         assert lowered(layer, "pool", []) is None
