@@ -31,7 +31,7 @@ class Guess(NamedTuple):
 
 
 class Passes(Protocol):
-    """Computes gradients of the mean loss at fixed weights, differentiable in what goes in."""
+    """Computes gradients of the mean loss at fixed weights, differentiable in what goes in, once for sure."""
 
     def __call__(self, guess: Guess) -> Tree:
         """The gradient of each trial's batch."""
