@@ -166,7 +166,7 @@ def _compared(what: str, own: Sequence[float], other: Sequence[float]) -> str:
 def _quality(records: Sequence[Record]) -> Iterator[str]:
     yield "## Time to a picture\n"
     yield (
-        "`cnn`, 32 CIFAR-10 test images (32 to 63), one thread, turns of eight images. Read off afterwards: processor "
+        "`cnn`, 32 CIFAR-10 test images (32 to 63), two processes of one thread. Read off afterwards: processor "
         "seconds to the first guess of 25 dB or more (no attack knows when it is there; all run to their end). Wait: "
         "since a search began; cost: of several images together the share of one. An image that is not found counts as "
         "longer than the whole search. Cheaper: breaching's cost over ours, the median over images that both find; and "
