@@ -24,16 +24,17 @@ Step: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
 _PLACE = "TORCHINDUCTOR_CACHE_DIR"
 _STEPS = 100_000  # of one target and start: below, compiling costs more than it saves
+_EACH = 500  # of one target: tracing a job costs what some 200 steps of eight save
 _WEIGHTS = 1_000_000  # of a network: above, its time goes into matrix products, which are fast already
 _KINDS = 4  # programs for tensors of the same shapes; more are a number that differs from observation to observation
 _enabled: ContextVar[bool] = ContextVar("enabled", default=False)
 _compiled: dict[tuple[object, ...], Step] = {}
 
 
-def pays(steps: int, network: nn.Module) -> bool:
-    """Whether to compile for so many steps, of one target and start each, in all; only where there is a compiler."""
+def pays(steps: int, each: int, network: nn.Module) -> bool:
+    """Whether to compile for so many steps in all, and ``each`` on a target, where there is a compiler."""
     small = sum(w.numel() for w in network.parameters()) <= _WEIGHTS
-    return small and steps >= _STEPS and shutil.which(os.environ.get("CXX", "g++")) is not None
+    return small and steps >= _STEPS and each >= _EACH and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 @contextmanager

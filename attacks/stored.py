@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 
 from fl_sim.core.errors import ConfigError, MissingDataError
 from fl_sim.core.types import Tensors
@@ -35,6 +34,8 @@ def read(version: Version, kind: type[About], advice: str) -> tuple[Tensors, Abo
     Raises:
         ConfigError: No such file.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(version.path, "pt") as file:
             about = kind(**json.loads(file.metadata()["about"]))

@@ -48,9 +48,9 @@ def _networks(records: Sequence[Record]) -> Iterator[str]:
         "between two runs, one of them three times as long, so that what is done once does not count: reading the "
         "observation, inferring the label, and for the compiled rows a minute of compiling the first time and a few "
         "seconds of tracing a job (compiling is automatic where an attack has 100,000 steps or more in a study). Five "
-        "turns, medians. Ratios: over breaching as it runs by itself, one process with two threads; and over two "
-        "breaching processes at once. Memory: the most that was resident in each process, summed; about 0.8 GiB of "
-        "it are imports and the data set.\n"
+        "turns, medians. Ratios, turn by turn: over breaching as it runs by itself, one process with two threads; and "
+        "over two breaching processes at once. Memory: the most that was resident in each process, summed; about 0.8 "
+        "GiB of it are imports and the data set.\n"
     )
     yield "| network | how | over one breaching | over two | ms a step | MiB |\n|---|---|---|---|---|---|"
     for record in records:
@@ -74,9 +74,9 @@ def _per_hour(ms: Sequence[float]) -> str:
 
 
 def _against_breaching(record: Record, shown: Callable[[Sequence[float]], str]) -> Iterator[str]:
-    one, two = (median(ms) for name, ms in record["ms"].items() if name.startswith("breaching"))
+    theirs = [ms for name, ms in record["ms"].items() if name.startswith("breaching")]
     for name, ms in record["ms"].items():
-        ratios = f"{one / median(ms):.2f} | {two / median(ms):.2f}"
+        ratios = " | ".join(_spread([a / b for a, b in zip(other, ms, strict=True)]) for other in theirs)
         yield f"| `{record['name']}` | {name} | {ratios} | {shown(ms)} | {record['mib'][name]} |"
 
 

@@ -52,7 +52,6 @@ def run_job(job: AttackJob) -> list[Reconstruction]:
     """What a worker does."""
     keep_freed_memory()
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.allow_tf32 = False  # whose rounding a cosine near 1 does not survive
     folder = cache_dir() / "compiled" if job.compiled else None
     with single_threaded(), compiling(folder):
         return job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device)
@@ -162,7 +161,7 @@ class AttackStage:
             model=model,
             seen=tuple(seen),
             gpu=runtime.gpus > 0,
-            compiled={"always": made.work > 0, "never": False, "auto": pays(work, model())}[runtime.compile],
+            compiled={"always": made.work > 0, "never": False, "auto": pays(work, made.work, model())}[runtime.compile],
         )
 
     def _keep(self, job: AttackJob, results: list[Reconstruction] | Failure) -> None:

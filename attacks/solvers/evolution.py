@@ -1,8 +1,8 @@
 """Search without derivatives."""
 
-import numpy as np
+from typing import TYPE_CHECKING
+
 import torch
-from cmaes import CMA
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from attacks.variables.base import Point
 from fl_sim.core.part import part
 from fl_sim.core.seeds import derive_int
 from fl_sim.core.types import Outcome
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 _SEEDS = 2**32
 
@@ -40,6 +43,8 @@ class CmaEs(Solver):
     seconds: PositiveFloat | None = None
 
     def solve_all(self, objectives: Objectives, start: Point, many: int) -> list[Solution]:
+        import numpy as np
+
         walk, clock = Walk(objectives, start, many), Clock(None if self.seconds is None else many * self.seconds)
         flat = stacked(start).view(many, self.trials, -1)
         searches = [self._search(flat[i, 0], i) for i in range(many)]
@@ -53,7 +58,10 @@ class CmaEs(Solver):
                 return walk.ended(lambda _: Outcome.OUT_OF_TIME, step + 1)
         return walk.ended(lambda _: Outcome.OUT_OF_STEPS, self.steps)
 
-    def _search(self, mean: Tensor, place: int) -> CMA:
+    def _search(self, mean: Tensor, place: int) -> "CMA":
+        import numpy as np
+        from cmaes import CMA
+
         first = mean.detach().double().cpu().numpy().clip(-self.bound, self.bound)
         bounds = np.tile([-self.bound, self.bound], (len(first), 1))
         seed = derive_int(self.seed, "cma", place) % _SEEDS

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 
 from attacks.problem import Guess, Problem
@@ -89,6 +88,8 @@ def consensus(images: Tensor, labels: Tensor) -> Tensor:
     Args:
         labels: ``(E, N)``, or weights ``(E, N, K)``; images are matched within a class.
     """
+    from scipy.optimize import linear_sum_assignment
+
     classes = labels.argmax(-1) if labels.is_floating_point() else labels
     first = images[0].flatten(1)
     total = images[0].clone()

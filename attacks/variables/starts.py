@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -85,6 +84,8 @@ def image_of(path: Path, shape: tuple[int, int, int]) -> Tensor:
         MissingDataError: There is no file.
         ConfigError: It does not hold floats in [0, 1] of this shape.
     """
+    import numpy as np
+
     advice = f"write one with numpy.save, floats {shape} in [0, 1], unnormalised"
     if not path.is_file():
         raise MissingDataError(f"there is no file {path}, the image to start from: {advice}")

@@ -19,6 +19,7 @@ from fl_sim.core.errors import FlSimError, NoDensityError
 from fl_sim.core.granted import refuse_rounds, refuse_ungranted
 from fl_sim.core.knowledge import Kind
 from fl_sim.core.mechanism import Mechanism
+from fl_sim.core.precision import exact_products
 from fl_sim.core.types import Batch, Observation, Reconstruction, Tensors, Update
 
 
@@ -49,7 +50,8 @@ class Attack(ABC):
             UnmetKnowledgeError: As :meth:`check` says.
         """
         self.check(seen, model)
-        guess = self._reconstruct(seen, model, rng, device)
+        with exact_products():
+            guess = self._reconstruct(seen, model, rng, device)
         self._verify(guess, seen)
         return guess
 
@@ -70,7 +72,8 @@ class Attack(ABC):
         """
         for one in seen:
             self.check(one, model)
-        guesses = self._batched(seen, model, rngs, device)
+        with exact_products():
+            guesses = self._batched(seen, model, rngs, device)
         for guess, one in zip(guesses, seen, strict=True):
             self._verify(guess, one)
         return guesses

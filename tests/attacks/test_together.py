@@ -168,11 +168,12 @@ def test_other_errors_and_single_items_are_not_halved() -> None:
 
 def test_long_work_on_small_networks_is_worth_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "true")
-    assert pays(10**6, net())
-    assert not pays(10**3, net())
-    assert not pays(10**6, nn.Linear(2000, 1000))
+    assert pays(10**6, 1000, net())
+    assert not pays(10**3, 1000, net())
+    assert not pays(10**6, 100, net())
+    assert not pays(10**6, 1000, nn.Linear(2000, 1000))
     monkeypatch.setenv("CXX", "no such compiler")
-    assert not pays(10**6, net())
+    assert not pays(10**6, 1000, net())
 
 
 def test_what_cannot_be_compiled_runs_all_the_same(

@@ -38,10 +38,13 @@ def test_attacks_beside_training_are_over_the_longer_leg_of_the_same_turn(tmp_pa
 
 
 def test_ratios_are_over_one_breaching_and_over_two(tmp_path: Path) -> None:
-    ms = {"breaching, 1 process": [3000.0], "breaching, 2 processes": [2000.0], "fl-sim": [1000.0, 500.0, 1500.0]}
+    one, two = [3000.0, 1000.0, 6000.0], [2000.0, 1000.0, 3000.0]
+    ms = {"breaching, 1 process": one, "breaching, 2 processes": two, "fl-sim": [1000.0, 500.0, 1500.0]}
     record = {"name": "cnn", "ms": ms, "mib": dict.fromkeys(ms, 7)}
-    assert "| fl-sim | 3.00 | 2.00 | 1e+03 [500, 1.5e+03] | 7 |" in page(tmp_path, {"part": "networks", **record})
-    assert "| fl-sim | 3.00 | 2.00 | 3,600 [2,400, 7,200] | 7 |" in page(tmp_path, {"part": "jobs", **record})
+    assert "| fl-sim | 3 [2, 4] | 2 [2, 2] | 1e+03 [500, 1.5e+03] | 7 |" in page(
+        tmp_path, {"part": "networks", **record}
+    )
+    assert "| fl-sim | 3 [2, 4] | 2 [2, 2] | 3,600 [2,400, 7,200] | 7 |" in page(tmp_path, {"part": "jobs", **record})
 
 
 def test_ways_take_turns_and_the_first_turn_warms_up() -> None:
