@@ -28,7 +28,7 @@ class Batched:
     def of(cls, model: nn.Module, state: State) -> "Batched | None":
         """``model`` at ``state``, or ``None`` where a parameter belongs to a layer that is not known here.
 
-        Examples must not meet in the forward pass: batch norm in train mode is not known either.
+        Trials must not meet in the forward pass; a trial's examples may, in batch norm in train mode.
         """
         network, tape = deepcopy(model), Tape()
         with torch.no_grad():
@@ -45,6 +45,7 @@ class Batched:
     def __call__(self, guess: Guess) -> Tree:
         trials, each = guess.images.shape[:2]
         self._tape.clear()
+        self._tape.trials = trials
         noise = {name: z.flatten(0, 1) for name, z in guess.noise.items()}
         images = guess.images.flatten(0, 1)
         differentiable = any(t.requires_grad for t in (images, guess.labels, *noise.values()))

@@ -30,7 +30,12 @@ class Pass(NamedTuple):
     tell: "Callable[[Tensor, int], Gradients]"
 
 
-Tape: TypeAlias = list[Pass]
+class Tape(list[Pass]):
+    """The passes so far, in order, of examples that belong to ``trials``, equally many to each."""
+
+    trials: int = 1
+
+
 Gradients: TypeAlias = Iterator[tuple[str, Tensor | Factors]]
 
 
@@ -117,21 +122,33 @@ class Convolved(Lowered):
 
 
 class Normalised(Lowered):
-    """Batch norm by its running statistics."""
+    """Batch norm by its running statistics or, in train mode, by those of each trial's examples.
+
+    The running statistics stay as they are: no gradient of a batch in train mode depends on them.
+    """
 
     def __init__(self, layer: _BatchNorm, name: str, tape: Tape) -> None:
         super().__init__(layer, name, tape)
-        assert layer.running_var is not None
-        assert layer.running_mean is not None
-        factor = (layer.running_var + layer.eps).rsqrt()
-        self._factor, self._offset = _per_channel(factor), _per_channel(-layer.running_mean * factor)
+        self._eps = layer.eps
+        self._running: tuple[Tensor, Tensor] | None = None
+        if not layer.training and layer.running_mean is not None and layer.running_var is not None:
+            factor = (layer.running_var + layer.eps).rsqrt()
+            self._running = (_per_channel(factor), _per_channel(-layer.running_mean * factor))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        normal = addcmul(self._offset, inputs, self._factor)
+        normal = (
+            self._by_batch(inputs) if self._running is None else addcmul(self._running[1], inputs, self._running[0])
+        )
         if self.weight is None or self.bias is None:
             return normal
         out = addcmul(_per_channel(self.bias), normal, _per_channel(self.weight))
         return self._noted(out, partial(self._tell, normal))
+
+    def _by_batch(self, inputs: Tensor) -> Tensor:
+        each = inputs.reshape(self._tape.trials, -1, *inputs.shape[1:])
+        centred = each - each.mean((1, 3, 4), keepdim=True)
+        variance = centred.square().mean((1, 3, 4), keepdim=True)
+        return (centred * (variance + self._eps).rsqrt()).flatten(0, 1)
 
     def _tell(self, normal: Tensor, back: Tensor, trials: int) -> Gradients:
         weight, bias = (t.view(trials, -1, *t.shape[1:]).sum((1, 3, 4)) for t in (back * normal, back))
@@ -158,7 +175,7 @@ def lowered(layer: nn.Module, name: str, tape: Tape) -> nn.Module | None:
         return Linear(layer, name, tape)
     if type(layer) is nn.Conv2d and _plain(layer):
         return Convolved(layer, name, tape)
-    if type(layer) is nn.BatchNorm2d and layer.running_mean is not None and not layer.training:
+    if type(layer) is nn.BatchNorm2d:
         return Normalised(layer, name, tape)
     if type(layer) is nn.AvgPool2d and _tiles(layer):
         return Averaged(layer)

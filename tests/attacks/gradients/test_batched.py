@@ -209,10 +209,18 @@ def test_models_that_layers_do_not_tell_whole_are_looped(kind: type[nn.Module]) 
     assert isinstance(fastest(model, state_of(model), TASK), Looped)
 
 
-def test_batch_statistics_are_looped_and_running_ones_are_not() -> None:
-    model = models.build("convnet", TASK, 3, width=4)
-    assert isinstance(fastest(model.train(), state_of(model), TASK), Looped)
-    assert isinstance(fastest(model.eval(), state_of(model), TASK), Batched)
+@pytest.mark.parametrize(("name", "width"), [("convnet", 4), ("resnet18", 8)])
+def test_batch_statistics_are_of_each_trial_s_examples(name: str, width: int) -> None:
+    model = models.build(name, TASK, 3, width=width).double().train()
+    state = state_of(model)
+    batched, looped, guess = fastest(model, state, TASK), Looped(model, state), guess_of(TASK, model)
+    assert isinstance(batched, Batched)
+    fast, slow = batched(guess), looped(guess)
+    assert largest(flat(dense(fast)), flat(slow)) < 1e-8
+    assert largest(slope(fast, guess), slope(slow, guess)) < 1e-8
+    running = Batched.of(model.eval(), state)
+    assert running is not None
+    assert largest(flat(dense(running(guess))), flat(slow)) > 0.01  # else this would not tell one from the other
 
 
 def test_layers_in_place_are_batched() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, unfold
 
 from attacks.gradients.convolution import Convolution, columns_of, of_weights
-from attacks.gradients.layers import Averaged, lowered
+from attacks.gradients.layers import Averaged, Tape, lowered
 from attacks.gradients.operators import Means
 from tests.attacks.gradients.adjoints import assert_adjoint
 
@@ -75,7 +75,7 @@ def test_means_are_average_pooling(block: tuple[int, int]) -> None:
 
 
 def test_pooling_is_by_means_where_blocks_tile_and_the_layer_s_own_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, by_means, forward = lowered(nn.AvgPool2d(2), "pool", []), list[tuple[int, ...]](), Means.forward
+    ours, by_means, forward = lowered(nn.AvgPool2d(2), "pool", Tape()), list[tuple[int, ...]](), Means.forward
 
     def noted(self: Means, inputs: Tensor) -> Tensor:
         by_means.append(tuple(inputs.shape))
@@ -88,4 +88,4 @@ def test_pooling_is_by_means_where_blocks_tile_and_the_layer_s_own_elsewhere(mon
         assert torch.allclose(ours(images), avg_pool2d(images, 2))
     assert by_means == [(2, 3, 8, 8)]
     for layer in (nn.AvgPool2d(3, 2), nn.AvgPool2d(2, padding=1), nn.AvgPool2d(2, divisor_override=3)):
-        assert lowered(layer, "pool", []) is None
+        assert lowered(layer, "pool", Tape()) is None
