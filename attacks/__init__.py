@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from attacks.analytic import r_gap, rank, ratio
 from attacks.bayes import bayes, cosine, l1, l2
-from attacks.classical import dlg, grad_inversion, idlg, inverting_gradients
+from attacks.classical import dlg, feature_inversion, grad_inversion, idlg, inverting_gradients
 from attacks.generative import ggl, gias, gifd, gifd_e, gifd_f, gifd_z, gion
 from fl_sim.core.contracts import Attack
 
@@ -14,6 +14,7 @@ ATTACKS: Mapping[str, Callable[..., Attack]] = MappingProxyType(
         "bayes": bayes,
         "cosine": cosine,
         "dlg": dlg,
+        "feature_inversion": feature_inversion,
         "ggl": ggl,
         "gias": gias,
         "gifd": gifd,

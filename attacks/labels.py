@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
+from attacks.entering import entering
 from fl_sim.core.errors import FlSimError
 from fl_sim.core.types import Observation, Tensors
-from fl_sim.training.local import State, logits_of
+from fl_sim.training.local import State
 
 _PROBES = 16  # images of noise
 _ROUNDING, _LOUD = 1e-5, 5.0  # what is zero: of the largest entry of a row, and in standard deviations of the noise
@@ -61,15 +62,10 @@ def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
 def answers_to_noise(seen: Observation, model: nn.Module, layer: nn.Linear, rng: Generator) -> tuple[Tensor, Tensor]:
     """Inputs of the last layer ``(P, F)`` on uniform noise images, and the mean softmax on them ``(K,)``; float64."""
     images = torch.rand(_PROBES, *seen.task.image_shape, generator=rng)
-    caught = list[Tensor]()
-    hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    try:
-        with torch.no_grad():
-            device = next(iter(seen.broadcast.values())).device
-            logits, _ = logits_of(model, State(seen.broadcast, seen.buffers), images.to(device))
-    finally:
-        hook.remove()
-    return caught[0].double().cpu(), logits.double().softmax(1).mean(0).cpu()
+    with torch.no_grad():
+        device = next(iter(seen.broadcast.values())).device
+        inputs, logits = entering(model, State(seen.broadcast, seen.buffers), layer, images.to(device))
+    return inputs.double().cpu(), logits.double().softmax(1).mean(0).cpu()
 
 
 @dataclass(frozen=True, eq=False)

@@ -176,6 +176,7 @@ _GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
     "mean": Problem.gradients,
     "products": lambda problem, guess: problem.passes(guess),
     "examples": Problem.example_gradients,
+    "inputs": Problem.inputs,
     "nothing": lambda *_: {},
 }
 

@@ -156,7 +156,7 @@ class PosteriorSearch(Attack):
         return self.restarts * (self.solver.steps + (self.first.work if self.first else 0))
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
-        self.likelihood.check(seen)
+        self.likelihood.check(seen, model)
         self.local.check(seen)
         self.variables.check(seen, model)
         for prior in self.priors:

@@ -76,7 +76,7 @@ class StagedSearch(Attack):
             raise ConfigError("a generator makes one set of images: expected epochs that share them, got their own")
 
     def _check(self, seen: Observation, model: nn.Module) -> None:
-        self.likelihood.check(seen)
+        self.likelihood.check(seen, model)
         self.local.check(seen)
         generator = self._loaded(seen, "cpu")
         fitted(torch.zeros(1, *generator.image_shape), seen.task.image_shape)

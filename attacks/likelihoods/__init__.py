@@ -7,5 +7,18 @@ for it (arXiv 2111.04706, table 1).
 from attacks.likelihoods.base import Likelihood, Misfit
 from attacks.likelihoods.density import DefenseDensity, informs
 from attacks.likelihoods.distances import L1, L2, Cosine, Layers, Nothing, Support
+from attacks.likelihoods.features import Features
 
-__all__ = ["L1", "L2", "Cosine", "DefenseDensity", "Layers", "Likelihood", "Misfit", "Nothing", "Support", "informs"]
+__all__ = [
+    "L1",
+    "L2",
+    "Cosine",
+    "DefenseDensity",
+    "Features",
+    "Layers",
+    "Likelihood",
+    "Misfit",
+    "Nothing",
+    "Support",
+    "informs",
+]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.problem import Problem, gradient_scale
 from fl_sim.core.errors import UnmetKnowledgeError
@@ -19,11 +19,12 @@ class Misfit:
     Args:
         cost: Of guessed gradients, one number a trial, ``(T,)``, or one for all of them; differentiable.
         of: The gradients it wants: the batch's ``mean``, each tensor ``(T, *shape)``, or as ``products`` where they are
-            cheaper unmultiplied; those of single ``examples``, ``(T, N, *shape)``; or ``nothing``, an empty tree.
+            cheaper unmultiplied; those of single ``examples``, ``(T, N, *shape)``. Or none: the ``inputs`` of the first
+            fully connected layer with a bias, by its name, ``(T, N, d)``; or ``nothing``, an empty tree.
     """
 
     cost: Callable[[Any], Tensor]
-    of: Literal["mean", "products", "examples", "nothing"] = "mean"
+    of: Literal["mean", "products", "examples", "inputs", "nothing"] = "mean"
 
 
 class Likelihood(ABC):
@@ -35,8 +36,9 @@ class Likelihood(ABC):
     joins: ClassVar[bool] = False
     """Whether it can be bound to joined problems, of several observations: each trial has its own target then."""
 
-    def check(self, seen: Observation) -> None:
+    def check(self, seen: Observation, model: nn.Module) -> None:
         """Refuse what it cannot compare, as :meth:`fl_sim.core.contracts.Attack.check` does."""
+        del model
         if self.needs_scale and gradient_scale(seen) is None:
             raise UnmetKnowledgeError(
                 f"{type(self).__name__} compares gradients with their scale, and that of a weight change is unknown "
