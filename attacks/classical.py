@@ -4,6 +4,7 @@
 """
 
 from dataclasses import replace
+from math import inf
 from typing import Literal
 
 from pydantic import NonNegativeInt
@@ -87,7 +88,12 @@ def grad_inversion(
 
 
 def feature_inversion(
-    *, steps: int = 100, tv: float = 3e-3, restarts: int = 1, seconds: float | None = None
+    *,
+    steps: int = 100,
+    tv: float = 3e-3,
+    tolerance: float | None = None,
+    restarts: int = 1,
+    seconds: float | None = None,
 ) -> PosteriorSearch:
     """The image whose input of the first fully connected layer is the one that the layer's gradient gives away.
 
@@ -95,14 +101,15 @@ def feature_inversion(
     squared distance over its own squares, total variation (arXiv 1412.0035). The network is run up to that layer, the
     gradient never taken: a tenth of the time of a search that compares gradients where that layer is as wide as in
     ``cnn`` (experiments/LOG.md), little where it comes after pooling to a few numbers. For one image an update, behind
-    a fully connected layer with a bias. Differs from the source in isotropic total variation of normalised pixels, and
-    in L-BFGS of ``steps`` steps with ten pairs instead of gradient descent with momentum.
+    a fully connected layer with a bias. An observation leaves the search, converged, once its objective is below
+    ``tolerance``. Differs from the source in isotropic total variation of normalised pixels, and in L-BFGS of
+    ``steps`` steps with ten pairs instead of gradient descent with momentum.
     """
     return PosteriorSearch(
         likelihood=Features(),
         priors=(TotalVariation(weight=tv, isotropic=True, smoothing=1e-2),),
         variables=Pixels(),
-        solver=LBFGS(steps=steps, history=10, seconds=seconds),
+        solver=LBFGS(steps=steps, history=10, tolerance=_least(tolerance), seconds=seconds),
         restarts=restarts,
     )
 
@@ -121,6 +128,7 @@ def inverting_gradients(
     image: str | None = None,
     local: Local = "one_step",
     feature_steps: NonNegativeInt = 0,
+    tolerance: float | None = None,
     restarts: int = 1,
     seconds: float | None = None,
 ) -> PosteriorSearch:
@@ -135,13 +143,21 @@ def inverting_gradients(
     and in that the best of the last eighth of the iterates is kept, not the last. The authors' code varies ``tv`` by
     task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``)
     ``signed = False`` with ``step_size = 0.8`` was 5 dB ahead: experiments/LOG.md. ``feature_steps`` > 0 starts where
-    so many steps of ``feature_inversion`` end, which ``seconds`` does not limit.
+    so many steps of ``feature_inversion`` end, which ``seconds`` does not limit. ``tolerance``: an observation leaves
+    the search, converged, once its objective is below that; ``None``: none leaves.
     """
     search = PosteriorSearch(
         likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped), support=support),
         priors=(TotalVariation(weight=tv),),
         variables=Pixels(init=init, image=image, noise=draws),
-        solver=Adam(steps=steps, step_size=step_size, signed=signed, schedule="steps", seconds=seconds),
+        solver=Adam(
+            steps=steps,
+            step_size=step_size,
+            signed=signed,
+            schedule="steps",
+            tolerance=_least(tolerance),
+            seconds=seconds,
+        ),
         restarts=restarts,
         local=LOCAL[local],
     )
@@ -149,3 +165,7 @@ def inverting_gradients(
         return search
     begun = feature_inversion(steps=feature_steps)
     return replace(search, first=replace(begun, variables=search.variables, local=search.local))
+
+
+def _least(tolerance: float | None) -> float:
+    return -inf if tolerance is None else tolerance

@@ -3,16 +3,19 @@
 Compiling takes the better part of a minute, so it is for long work on small networks; :func:`pays` says which. What was
 compiled is kept: in the process for other observations, whose tensors are arguments and not constants of the function,
 and in a folder for other processes. Numbers are constants: an attack that takes one from the observation, such as a
-noise level it supposes, is compiled a few times and then no more.
+noise level it supposes, is compiled a few times and then no more. On a GPU a step is one launch (CUDA graphs); that was
+never run, for want of one.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -27,6 +30,7 @@ _STEPS = 100_000  # of one target and start: below, compiling costs more than it
 _EACH = 500  # of one target: tracing a job costs what some 200 steps of eight save
 _WEIGHTS = 1_000_000  # of a network: above, its time goes into matrix products, which are fast already
 _KINDS = 4  # programs for tensors of the same shapes; more are a number that differs from observation to observation
+_MODES: Mapping[str, str] = MappingProxyType({"cuda": "reduce-overhead"})  # of torch.compile, by device
 _enabled: ContextVar[bool] = ContextVar("enabled", default=False)
 _compiled: dict[tuple[object, ...], Step] = {}
 
@@ -55,10 +59,43 @@ def compiling(folder: Path | None) -> Iterator[None]:
             os.environ[_PLACE] = before
 
 
-def compiled(step: Step, *example: Tensor) -> Step | None:
+@dataclass(frozen=True)
+class Program:
+    """A compiled step, whose number of trials is fixed.
+
+    Args:
+        step: Of a factor and of values, each with a trial dimension, to tensors that have one.
+        computed: Trials that it computes, wanted or not.
+        trials: That are asked of it.
+    """
+
+    step: Step
+    computed: int
+    trials: int
+
+    def __call__(self, factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        return self.step(factor, *values)
+
+    def only(self, kept: Tensor) -> "Program | None":
+        """For the trials ``kept``, by place; ``None`` where most of what it computes would be thrown away.
+
+        In the places of the others it computes the first one again: to trace and compile anew would take longer.
+        """
+        if 2 * len(kept) <= self.computed:
+            return None
+        places = kept.new_zeros(self.trials).index_copy(0, kept, torch.arange(len(kept), device=kept.device))
+
+        def step(factor: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+            return tuple(found[kept] for found in self.step(factor, *(v[places] for v in values)))
+
+        return Program(step, self.computed, len(kept))
+
+
+def compiled(step: Step, *example: Tensor) -> Program | None:
     """``step``, a function of tensors like ``example``, compiled; ``None`` where that is not wanted or fails.
 
-    It must not look at values, and gives tensors without gradients.
+    The first of ``example`` has no trial dimension, the others have. It must not look at values, and gives tensors
+    without gradients.
     """
     if not _enabled.get():
         return None
@@ -70,16 +107,18 @@ def compiled(step: Step, *example: Tensor) -> Step | None:
         if (graph.code, like) not in _compiled:
             if sum(shapes == like for _, shapes in _compiled) >= _KINDS:
                 return None
-            _compiled[graph.code, like] = torch.compile(graph)
+            _compiled[graph.code, like] = torch.compile(graph, mode=_MODES.get(example[0].device.type))
         made = _compiled[graph.code, like]
         _without_gradients(made, example, constants)
     except Exception as error:
         logging.getLogger(__name__).warning("not compiled, going on without: %s", str(error).partition("\n")[0])
         return None
-    return lambda *inputs: _without_gradients(made, inputs, constants)
+    trials = len(example[1])
+    return Program(lambda *inputs: _without_gradients(made, inputs, constants), trials, trials)
 
 
 def _without_gradients(made: Step, inputs: tuple[Tensor, ...], constants: list[Tensor]) -> tuple[Tensor, ...]:
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # what the last step gave is not looked at any more
     with torch.no_grad():
         return made(*(t.detach() for t in inputs), *constants)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, cat
 
 from attacks.ball import DeltaBall
-from attacks.compilation import Step, compiled
+from attacks.compilation import Program, compiled
 from attacks.gradients import Tree, of_trials
 from attacks.likelihoods import Likelihood
 from attacks.priors import Prior
@@ -98,7 +98,7 @@ class Matching:
             Matching(terms, those, trials, offsets, whole=False)
             for those in zip(*(problem.earlier for problem in problems), strict=True)
         ]
-        self._step: Step | None = None
+        self._step: Program | None = None
         self._whole = whole and not self._earlier
 
     def __call__(self, point: Point, progress: float) -> Cost:
@@ -131,7 +131,9 @@ class Matching:
         offsets = [self._offsets[place] for place in kept] if self._offsets else ()
         trials = torch.arange(len(self._problems) * self._trials).view(-1, self._trials)[list(kept)].flatten()
         terms = replace(self._terms, variables=self._terms.variables.only(trials))
-        return Matching(terms, [self._problems[place] for place in kept], self._trials, offsets, whole=False)
+        rest = Matching(terms, [self._problems[place] for place in kept], self._trials, offsets, whole=False)
+        rest._step = self._step.only(trials.to(self._all.device)) if self._step is not None else None
+        return rest
 
     def _cost(self, point: Point, factor: float | Tensor) -> Cost:
         variables = self._terms.variables

@@ -26,6 +26,7 @@ from fl_sim.federation.client import ClientJob
 from fl_sim.federation.client import client_app as flower_client
 from fl_sim.federation.engine import simulated
 from fl_sim.federation.server import roll_call
+from fl_sim.runtime.machine import processors
 from fl_sim.runtime.pool import RaySession
 from fl_sim.runtime.store import RunStore
 
@@ -54,7 +55,7 @@ def main(grid: Grid, context: Context) -> None:
         opened = pipeline.opened(store, "ray", data_dir())
         if simulated(grid):
             roll_call(grid, 1, study.runtime.start_timeout)  # once a client answers, Flower's own Ray is up
-        ray = RaySession(cpus=study.runtime.cpus, address=study.runtime.ray_address)
+        ray = RaySession(cpus=study.runtime.cpus or processors(), address=study.runtime.ray_address)
         with ray, Bars(Console(stderr=True, highlight=False), **opened.progress()) as watch:
             opened.simulate_on(lambda serve, *_: serve(grid), watch)
 

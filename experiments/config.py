@@ -77,8 +77,8 @@ class Evaluation(Section):
 class Runtime(Section):
     """Where work happens; the same study gives the same records whatever stands here, rounding apart."""
 
-    cpus: Count = 2  # that Ray may use for clients
-    actors: Count = 2  # attacks at a time
+    cpus: Count | None = None  # that Ray may use for clients; as many as there are, and memory allows
+    actors: Count | None = None  # attacks at a time; one for each of these or, with gpus, as many as fit on the GPUs
     together: Count = 8  # most observations of a round that one attack searches at once
     compile: Literal["auto", "always", "never"] = "auto"  # searches' steps; auto: long work on small networks
     gpus: Annotated[float, Field(ge=0)] = 0.0  # share of a GPU for each attack actor

@@ -25,6 +25,7 @@ from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError
 from fl_sim.core.types import Observation
 from fl_sim.federation.engine import Engine, InProcess, RaySimulation
+from fl_sim.runtime.machine import processors
 from fl_sim.runtime.pool import InlinePool, Pool, RayPool, RaySession
 from fl_sim.runtime.store import RunStore
 
@@ -129,7 +130,11 @@ class Run:
     def _engine(self) -> Engine:
         if self.executor == "inline":
             return InProcess()
-        return RaySimulation(cpus=self.study.runtime.cpus, client_gpus=self.study.runtime.client_gpus)
+        return RaySimulation(cpus=self._cpus, client_gpus=self.study.runtime.client_gpus)
+
+    @property
+    def _cpus(self) -> int:
+        return self.study.runtime.cpus or processors()
 
     def _pool(self, work: Work, done: Callable[[AttackJob, Any], None]) -> Pool[AttackJob]:
         if self.executor == "inline":
@@ -154,7 +159,7 @@ class Run:
         if self.executor == "inline":
             yield
         else:
-            with RaySession(cpus=self.study.runtime.cpus, address=self.study.runtime.ray_address):
+            with RaySession(cpus=self._cpus, address=self.study.runtime.ray_address):
                 yield
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 J = TypeVar("J")
@@ -79,7 +80,7 @@ class RayPool(Generic[J, R]):
     Args:
         work: Called in the actors; importable there by name.
         done: Called in this process with a job and its result or failure.
-        actors: How many work at a time.
+        actors: How many work at a time; ``None``: what Ray has room for (:func:`room`).
         gpus: Share of a GPU each takes; 0: none.
         waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
         timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
@@ -94,7 +95,7 @@ class RayPool(Generic[J, R]):
         work: Callable[[J], R],
         done: Callable[[J, R | Failure], None],
         *,
-        actors: int,
+        actors: int | None,
         gpus: float = 0.0,
         waiting: int = 16,
         timeout: Callable[[J], float | None] = lambda _: None,
@@ -107,7 +108,7 @@ class RayPool(Generic[J, R]):
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
-        for number in range(actors):
+        for number in range(actors or room(gpus)):
             threading.Thread(target=self._feed, args=(number,), daemon=True).start()
 
     def submit(self, job: J) -> None:
@@ -189,6 +190,15 @@ def turns(machines: Sequence[dict[str, Any]], resource: str) -> list[str]:
         for turn in range(count)
     ]
     return [machine for _, machine in sorted(places)]
+
+
+def room(gpus: float) -> int:
+    """Attacks at a time that Ray's machines have room for: one a CPU or, where each takes ``gpus``, by their GPUs."""
+    import ray
+
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    each = max(1, int(1 / gpus)) if gpus else 1
+    return max(1, each * len(turns(known, "GPU" if gpus else "CPU")) // (ceil(gpus) or 1))
 
 
 def place(number: int, gpus: float) -> Any:

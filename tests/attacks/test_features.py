@@ -29,8 +29,10 @@ def images(count: int) -> torch.Tensor:
 
 
 def problem(net: nn.Module, image: torch.Tensor) -> Problem:
+    channels, height, width = image.shape
     seen = observe(net, Batch(image[None], torch.tensor([3])))
-    return Problem.of(replace(seen, task=replace(TASK, image_shape=tuple(image.shape))), net, derive(0), "cpu")
+    task = replace(TASK, image_shape=(channels, height, width))
+    return Problem.of(replace(seen, task=task), net, derive(0), "cpu")
 
 
 def by_hand(net: nn.Module, image: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fl_sim.runtime.pool import Failure, RayPool, RaySession, turns
+from fl_sim.runtime.machine import processors
+from fl_sim.runtime.pool import Failure, RayPool, RaySession, room, turns
 from tests.experiments.command import fl_sim
 from tests.experiments.studies import TINY
 
@@ -64,6 +65,30 @@ def test_machines_take_turns_by_their_size() -> None:
     assert turns([machine("a", 4), machine("b", 2)], "CPU") == ["a", "a", "b", "a", "a", "b"]
     assert turns([machine("a", 1, alive=False), machine("b", 0), machine("c", 2)], "CPU") == ["c", "c"]
     assert turns([machine("a", 4)], "GPU") == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [(0.0, 6), (0.25, 12), (0.4, 6), (1.0, 3), (2.0, 1)], ids=["cpu", "4", "2", "1", "pairs"]
+)
+def test_there_are_as_many_actors_as_the_machines_have_room_for(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, expected: int
+) -> None:
+    machines = [
+        {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 3.0}},
+        {"NodeID": "b", "Alive": True, "Resources": {"CPU": 2.0}},
+        {"NodeID": "c", "Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: machines)
+    assert room(gpus) == expected
+
+
+@pytest.mark.parametrize(("cores", "gib", "expected"), [(2, 24, 2), (16, 24, 6), (1, 2, 1)])
+def test_processors_are_those_that_memory_is_enough_for(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, expected: int
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1 << 10, "SC_PHYS_PAGES": gib << 20}[name])
+    assert processors() == expected
 
 
 @pytest.mark.parametrize(("address", "joined"), [(None, "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
