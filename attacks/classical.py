@@ -13,7 +13,7 @@ from attacks.likelihoods import L2, Cosine, Features, Layers, Support
 from attacks.local import LOCAL, Local
 from attacks.posterior import PosteriorSearch
 from attacks.priors import BatchNormStatistics, GroupConsistency, ImageL2, Prior, TotalVariation
-from attacks.solvers import LBFGS, Adam
+from attacks.solvers import LBFGS, Adam, Schedule
 from attacks.variables import Pixels
 from fl_sim.core.contracts import Attack
 
@@ -121,6 +121,7 @@ def inverting_gradients(
     tv: float = 1e-3,
     cosine: Literal["plain", "profile"] = "profile",
     signed: bool = True,
+    schedule: Schedule = "steps",
     dropped: tuple[str, ...] = (),
     draws: Literal["mean", "fresh"] = "mean",
     support: Support = "all",
@@ -141,10 +142,11 @@ def inverting_gradients(
     the cosine (``cosine = "plain"`` is the paper's ``1 - cos``; the profile form is better with and without noise,
     except through narrow nets: see experiments/LOG.md), in the shorter default (the paper runs 4,800 to 24,000 steps),
     and in that the best of the last eighth of the iterates is kept, not the last. The authors' code varies ``tv`` by
-    task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``)
-    ``signed = False`` with ``step_size = 0.8`` was 5 dB ahead: experiments/LOG.md. ``feature_steps`` > 0 starts where
-    so many steps of ``feature_inversion`` end, which ``seconds`` does not limit. ``tolerance``: an observation leaves
-    the search, converged, once its objective is below that; ``None``: none leaves.
+    task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``) ``signed = False``
+    with ``step_size = 0.8`` was 5 dB ahead, and ``schedule = "ramp"`` another 1.5: experiments/LOG.md.
+
+    ``feature_steps`` > 0 starts where so many steps of ``feature_inversion`` end, which ``seconds`` does not limit.
+    ``tolerance``: an observation leaves the search, converged, once its objective is below that; ``None``: none does.
     """
     search = PosteriorSearch(
         likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped), support=support),
@@ -154,7 +156,7 @@ def inverting_gradients(
             steps=steps,
             step_size=step_size,
             signed=signed,
-            schedule="steps",
+            schedule=schedule,
             tolerance=_least(tolerance),
             seconds=seconds,
         ),

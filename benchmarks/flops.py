@@ -30,13 +30,15 @@ def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     with single_threaded():
         for model, targets in TOGETHER:
             count, step, shares = _operations(model), _step(model, targets), list[dict[str, float]]()
+            executed = _counted(step) / targets
             for _ in range(7):
                 seconds, matmul, convolution = _seconds(step) / targets, _matmul_rate(), _convolution_rate()
                 shares.append({"ms": 1000 * seconds, "matmul": matmul / 1e9, "convolution": convolution / 1e9})
             middle = {name: round(median(share[name] for share in shares), 2) for name in shares[0]}
             limit = 1e9 * max(middle["matmul"], middle["convolution"])
             share = round(count / limit / (middle["ms"] / 1000), 3)
-            figures = {"targets": targets, "gflop": round(count / 1e9, 3), **middle, "share": share}
+            figures = {"targets": targets, "gflop": round(count / 1e9, 3), "executed": round(executed / 1e9, 3)}
+            figures |= {**middle, "share": share, "busy": round(share * executed / count, 3)}
             yield f"{model}, {targets} together", {"model": model, **figures}
 
 
@@ -44,8 +46,12 @@ def _operations(model: str) -> int:
     """Of one target's step, its convolutions computed directly and its pooling not by products."""
     directly = patch("attacks.gradients.winograd.suits", lambda _: False)
     with directly, patch("attacks.gradients.layers._tiles", lambda _: False):
-        step = _step(model, 1)
-        step()  # the network is lowered at the first step
+        return _counted(_step(model, 1))
+
+
+def _counted(step: Callable[[], object]) -> int:
+    """Operations of a step, as PyTorch counts those of products and convolutions."""
+    step()  # the network is lowered at the first step
     with FlopCounterMode(display=False) as counted:
         step()
     return int(counted.get_total_flops())

@@ -33,20 +33,20 @@ from fl_sim.training.local import local_update, state_of
 TASK = Task(image_shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-def observed(name: str, targets: int) -> tuple[torch.nn.Module, list[Observation]]:
+def observed(name: str, targets: int, task: Task = TASK) -> tuple[torch.nn.Module, list[Observation]]:
     """Undefended gradients of random images; what an image shows does not change how long a step takes."""
-    model = models.build(name, TASK, 0).eval()
+    model = models.build(name, task, 0).eval()
     state, protocol = state_of(model), Protocol(batch_size=1)
     seen = []
     for client in range(targets):
-        batch = Batch(torch.rand(1, *TASK.image_shape, generator=derive(client)), torch.tensor([client % 10]))
+        batch = Batch(torch.rand(1, *task.image_shape, generator=derive(client)), torch.tensor([client % 10]))
         update, _ = local_update(model, state, batch, protocol, derive(client))
         seen.append(
             Observation(
                 round=1,
                 client=client,
                 members=(client,),
-                task=TASK,
+                task=task,
                 broadcast=state.weights,
                 buffers=state.buffers,
                 update=update,

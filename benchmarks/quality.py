@@ -23,6 +23,7 @@ from fl_sim.training.local import single_threaded
 
 STEPS, ENOUGH, EVERY = 1000, 25.0, 10  # dB; steps between two frames
 UNSIGNED: Mapping[str, Any] = {"steps": 120, "signed": False, "step_size": 0.8}  # found on other images: LOG.md
+FEATURES: Mapping[str, Any] = {"steps": 60}  # likewise
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Way:
         options: Of the attack.
         together: Images at a time.
         model: The network.
+        attack: Which of ours.
     """
 
     tool: str
     options: Mapping[str, Any] = field(default_factory=lambda: {"steps": STEPS, **SAME})
     together: int = 1
     model: str = "cnn"
+    attack: str = "inverting_gradients"
 
     def found(self, images: Sequence[int]) -> list[dict[str, Any]]:
         """Of each image: PSNR in the end, and steps and processor seconds to the first guess that is good ENOUGH.
@@ -70,7 +73,7 @@ class Way:
         if self.tool == "breaching":
             ((image, one, camera),) = zip(images, cases, cameras, strict=True)
             return [tools.breaching(one.seen, one.model, {"steps": self.options["steps"]}, camera, image)]
-        attack = ATTACKS["inverting_gradients"](**self.options)
+        attack = ATTACKS[self.attack](**self.options)
         assert isinstance(attack, PosteriorSearch)
         filmed, rngs = (
             replace(attack, variables=Film(attack.variables, *cameras)),
@@ -90,6 +93,9 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         "fl-sim, its own, 200 steps, 8 together": Way("fl-sim", {"steps": 200}, together=8),
         "fl-sim, its own without signs, 120 steps": Way("fl-sim", UNSIGNED),
         "fl-sim, its own without signs, 120 steps, 8 together": Way("fl-sim", UNSIGNED, together=8),
+        "fl-sim, its own without signs, ramp, 8 together": Way("fl-sim", {**UNSIGNED, "schedule": "ramp"}, together=8),
+        "feature inversion, 60 steps": Way("fl-sim", FEATURES, attack="feature_inversion"),
+        "feature inversion, 60 steps, 8 together": Way("fl-sim", FEATURES, together=8, attack="feature_inversion"),
     }
 )
 _SAME = {"steps": 120, **SAME}

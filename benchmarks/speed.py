@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import derivative, federated, flops, quality, results
+from benchmarks import derivative, federated, flops, generators, quality, results
 from benchmarks.stopwatch import Figures, Lap, measured
 
 PATH = results.PATH.with_name("speed.json")
@@ -108,6 +108,7 @@ PARTS: Mapping[str, Callable[[], Iterator[tuple[str, dict[str, Any]]]]] = Mappin
         "networks": _networks,
         "jobs": _jobs,
         "scaling": _scaling,
+        "generators": generators.measure,
         "derivative": derivative.measure,
         "limit": flops.measure,
         "federation": federated.measure,

@@ -95,13 +95,29 @@ def _limit(records: Sequence[Record]) -> Iterator[str]:
     yield (
         "One thread. Operations are those of a step of one target whose convolutions are computed directly (counted by "
         "PyTorch); the limit is the faster of a 1024 x 1024 matrix product and a convolution of 256 channels, measured "
-        "in turns with the step. Winograd's filtering needs fewer operations than are counted.\n"
+        'in turns with the step. Winograd\'s filtering executes fewer operations, and "busy" is the share that those '
+        "take.\n"
     )
-    yield "| network | targets together | share | GFLOP a step | ms a step | matmul, GFLOP/s | convolution, GFLOP/s |"
-    yield "|---|---|---|---|---|---|---|"
+    rates = "matmul, GFLOP/s | convolution, GFLOP/s"
+    yield f"| network | targets together | share | busy | GFLOP a step | executed | ms a step | {rates} |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for r in records:
-        rates = f"{r['gflop']} | {r['ms']} | {r['matmul']} | {r['convolution']}"
-        yield f"| `{r['model']}` | {r['targets']} | {r['share']:.0%} | {rates} |"
+        rates = f"{r['gflop']} | {r['executed']} | {r['ms']} | {r['matmul']} | {r['convolution']}"
+        yield f"| `{r['model']}` | {r['targets']} | {r['share']:.0%} | {r['busy']:.0%} | {rates} |"
+
+
+def _generators(records: Sequence[Record]) -> Iterator[str]:
+    yield "## Searches inside a generator\n"
+    yield (
+        "The bundled generator of digits, `cnn`, 28 x 28, one thread. Milliseconds a step of one chain (for `ggl`: of "
+        "one candidate); ratio, turn by turn: chains a second over those of one alone.\n"
+    )
+    yield "| attack | at once | ratio | ms a step |\n|---|---|---|---|"
+    for record in records:
+        first = next(iter(record["ms"].values()))
+        for name, ms in record["ms"].items():
+            ratios = _spread([one / own for one, own in zip(first, ms, strict=True)])
+            yield f"| `{record['name']}` | {name} | {ratios} | {_spread(ms)} |"
 
 
 def _derivative(records: Sequence[Record]) -> Iterator[str]:
@@ -226,6 +242,7 @@ _PARTS: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = MappingProxy
         "networks": _networks,
         "jobs": _jobs,
         "scaling": _scaling,
+        "generators": _generators,
         "derivative": _derivative,
         "limit": _limit,
         "federation": _federation,

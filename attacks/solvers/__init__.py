@@ -2,7 +2,7 @@
 
 from attacks.solvers.base import Cost, Objective, Objectives, Solution, Solver, slope
 from attacks.solvers.evolution import CmaEs
-from attacks.solvers.first_order import Adam
+from attacks.solvers.first_order import Adam, Schedule
 from attacks.solvers.quasi_newton import LBFGS
 
-__all__ = ["LBFGS", "Adam", "CmaEs", "Cost", "Objective", "Objectives", "Solution", "Solver", "slope"]
+__all__ = ["LBFGS", "Adam", "CmaEs", "Cost", "Objective", "Objectives", "Schedule", "Solution", "Solver", "slope"]

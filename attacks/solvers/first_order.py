@@ -1,7 +1,7 @@
 """Gradient descent with Adam."""
 
 from math import cos, pi
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -11,6 +11,9 @@ from attacks.solvers.walk import LOOK_EVERY, Walk
 from attacks.variables.base import Point
 from fl_sim.core.part import part
 from fl_sim.core.types import Outcome, Tensors
+
+Schedule: TypeAlias = Literal["constant", "steps", "exponential", "ramp"]
+"""Of Adam's step size; :class:`Adam` says what each is."""
 
 _FIRST, _SECOND = "first", "second"  # moments
 _UP, _DOWN = 0.05, 0.75  # shares of the steps, of the ramp
@@ -40,7 +43,7 @@ class Adam(Solver):
     steps: PositiveInt
     step_size: PositiveFloat = 0.1
     signed: bool = False
-    schedule: Literal["constant", "steps", "exponential", "ramp"] = "constant"
+    schedule: Schedule = "constant"
     decay: PositiveFloat = 0.94
     tolerance: float = -torch.inf
     seconds: PositiveFloat | None = None
