@@ -19,7 +19,7 @@ from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Reconstruction
 from fl_sim.federation.client import ClientJob
 from fl_sim.runtime.cells import CellStore, Key
-from fl_sim.runtime.memory import keep_freed_memory
+from fl_sim.runtime.memory import freed_memory_kept
 from fl_sim.runtime.pool import Failure, Pool
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
@@ -50,10 +50,9 @@ class AttackJob:
 
 def run_job(job: AttackJob) -> list[Reconstruction]:
     """What a worker does."""
-    keep_freed_memory()
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
     folder = cache_dir() / "compiled" if job.compiled else None
-    with single_threaded(), compiling(folder):
+    with single_threaded(), compiling(folder), freed_memory_kept():
         return job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device)
 
 
