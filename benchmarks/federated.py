@@ -5,9 +5,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -29,7 +30,8 @@ from fl_sim.runtime.store import RunStore
 from fl_sim.runtime.writer import Writer
 
 TASK = Task(image_shape=(3, 32, 32), classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)
-CLIENTS, ROUNDS, REPEATS = 4, 5, 5
+CLIENTS, ROUNDS, REPEATS = 4, 3, 5
+PAIRS = 20  # of watched and plain rounds
 IMAGES, BATCH = 512, 32  # of each client, and of a local step
 
 STUDY: dict[str, Any] = {
@@ -53,7 +55,7 @@ ATTACKED: dict[str, Any] = {
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "start", {"seconds": [round(_help(), 3) for _ in range(REPEATS)]}
-    yield "watching", _in_turns({"plain": _plain_rounds, "watched": _watched_rounds}, REPEATS)
+    yield "watching", _watching()
     yield "overlap", _in_turns({"apart": lambda: _stages("simulate", "attack"), "together": _together}, REPEATS - 2)
     yield "actors", _in_turns({f"{n}": partial(_attacked, n) for n in (1, 2)}, REPEATS - 2)
 
@@ -69,11 +71,17 @@ def _in_turns(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, 
     return found
 
 
-def _plain_rounds() -> float:
-    return _rounds(lambda strategy: strategy, lambda: None)
+Wrap: TypeAlias = Callable[[Strategy], Strategy]
+Settle: TypeAlias = Callable[[], None]
 
 
-def _watched_rounds() -> float:
+@contextmanager
+def _plain() -> Iterator[tuple[Wrap, Settle]]:
+    yield lambda strategy: strategy, lambda: None
+
+
+@contextmanager
+def _watched() -> Iterator[tuple[Wrap, Settle]]:
     """Everything seen is written to a folder, by the thread that writes a run's files."""
     with tempfile.TemporaryDirectory(prefix="fl-sim-") as folder, Writer() as write:
         place = CellStore(Path(folder))
@@ -85,7 +93,27 @@ def _watched_rounds() -> float:
             write.mark()
             write.mark()  # waits for what was given before the last
 
-        return _rounds(wrap, written)
+        yield wrap, written
+
+
+def _watching() -> dict[str, list[float]]:
+    """Seconds a round of Flower's own FedAvg on ``cnn``, watched and not, in turns inside one simulation."""
+    found: dict[str, list[float]] = {"plain": [], "watched": []}
+    ways: Mapping[str, Callable[[], AbstractContextManager[tuple[Wrap, Settle]]]] = {
+        "plain": _plain,
+        "watched": _watched,
+    }
+
+    def main(grid: Grid) -> None:
+        for turn in range(PAIRS + 1):
+            for name in list(ways)[:: -1 if turn % 2 else 1]:
+                with ways[name]() as (wrap, settle):
+                    seconds = _rounds(grid, wrap, settle)
+                if turn:
+                    found[name].append(seconds)
+
+    RaySimulation(cpus=2)(main, app, CLIENTS)
+    return found
 
 
 def _help() -> float:
@@ -94,21 +122,14 @@ def _help() -> float:
     return time.perf_counter() - began
 
 
-def _rounds(wrap: Callable[[Strategy], Strategy], settle: Callable[[], None]) -> float:
-    """Seconds a round of Flower's own FedAvg on ``cnn`` until it is settled; the start of its actors is not counted."""
-    found = list[float]()
-
-    def main(grid: Grid) -> None:
-        inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
-        arrays = ArrayRecord(_network().state_dict())
-        wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=ConfigRecord({"lr": 0.1}), num_rounds=1)
-        began = time.perf_counter()
-        wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=ConfigRecord({"lr": 0.1}), num_rounds=ROUNDS)
-        settle()
-        found.append((time.perf_counter() - began) / ROUNDS)
-
-    RaySimulation(cpus=2)(main, app, CLIENTS)
-    return round(found[0], 4)
+def _rounds(grid: Grid, wrap: Wrap, settle: Settle) -> float:
+    """Seconds a round until it is settled."""
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
+    arrays, rate = ArrayRecord(_network().state_dict()), ConfigRecord({"lr": 0.1})
+    began = time.perf_counter()
+    wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=rate, num_rounds=ROUNDS)
+    settle()
+    return round((time.perf_counter() - began) / ROUNDS, 4)
 
 
 app = ClientApp()

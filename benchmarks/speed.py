@@ -16,7 +16,8 @@ NETWORKS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"cnn": (60, 8), "lenet": (80, 16), "resnet18": (4, 4), "convnet": (4, 2)}
 )
 """Steps of the shorter run of one target, and the targets attacked together."""
-COMPILED = ("cnn", "lenet")
+SMALL = ("cnn", "lenet")  # also compiled, and with many targets together
+MANY = 64
 
 app = typer.Typer(add_completion=False)
 Out = Annotated[Path, typer.Option(help="The file of results; the table is written beside it.")]
@@ -56,7 +57,8 @@ def rivals(model: str) -> Mapping[str, Lap]:
         "trial by trial, 2 processes": Lap("looped", model, steps, processes=2),
         "fl-sim, 2 processes": Lap("fl-sim", model, fewer, targets=many, processes=2),
     }
-    if model in COMPILED:
+    if model in SMALL:
+        laps[f"fl-sim, {MANY} together, 2 processes"] = Lap("fl-sim", model, fewer // 4, targets=MANY, processes=2)
         laps["fl-sim compiled, 2 processes"] = Lap("compiled", model, 10 * fewer, targets=many, processes=2)
     return laps
 
@@ -67,6 +69,7 @@ def jobs() -> Mapping[str, Lap]:
         "breaching, 1 process, 2 threads": Lap("breaching", "cnn", 500, threads=2),
         "breaching, 2 processes": Lap("breaching", "cnn", 500, processes=2),
         "fl-sim, 2 processes": Lap("fl-sim", "cnn", 500, targets=8, processes=2),
+        f"fl-sim, {MANY} together, 2 processes": Lap("fl-sim", "cnn", 500, targets=MANY, processes=2),
         "fl-sim compiled, 2 processes": Lap("compiled", "cnn", 500, targets=8, processes=2),
     }
 

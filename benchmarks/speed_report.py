@@ -153,7 +153,12 @@ def _start(record: Record) -> Iterator[str]:
 
 
 def _watching(record: Record) -> Iterator[str]:
-    yield _compared("a round of Flower's FedAvg, watched, over not watched", record["watched"], record["plain"])
+    ratios = [own / other for own, other in zip(record["watched"], record["plain"], strict=True)]
+    mean = mean_interval(ratios)
+    what = f"{len(ratios)} pairs, mean {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}] (95 %)"
+    yield _compared(
+        f"a round of Flower's FedAvg, watched, over not watched; {what}", record["watched"], record["plain"]
+    )
 
 
 def _overlap(record: Record) -> Iterator[str]:

@@ -1,4 +1,10 @@
-"""Which way to compute gradients."""
+"""Which way to compute gradients.
+
+By what a model is, not by a clock: a run that is repeated, or resumed, has to find the same bits. What pays where was
+measured once (experiments/LOG.md) and stands as a rule: here, that all trials go through the network at once wherever
+that is right (a single trial of a small network may take a fifth longer so); in
+:mod:`attacks.gradients.winograd` and :mod:`attacks.gradients.layers`, by layer and device.
+"""
 
 import logging
 
