@@ -91,6 +91,7 @@ def feature_inversion(
     *,
     steps: int = 100,
     tv: float = 3e-3,
+    support: Support = "all",
     tolerance: float | None = None,
     restarts: int = 1,
     seconds: float | None = None,
@@ -98,15 +99,16 @@ def feature_inversion(
     """The image whose input of the first fully connected layer is the one that the layer's gradient gives away.
 
     That input is read off one image's update (arXiv 2003.14053, proposition D.1), and inverted as a representation is:
-    squared distance over its own squares, total variation (arXiv 1412.0035). The network is run up to that layer, the
-    gradient never taken: a tenth of the time of a search that compares gradients where that layer is as wide as in
-    ``cnn`` (experiments/LOG.md), little where it comes after pooling to a few numbers. For one image an update, behind
-    a fully connected layer with a bias. An observation leaves the search, converged, once its objective is below
-    ``tolerance``. Differs from the source in isotropic total variation of normalised pixels, and in L-BFGS of
-    ``steps`` steps with ten pairs instead of gradient descent with momentum.
+    squared distance over its own squares, total variation (arXiv 1412.0035). A step takes a quarter of one that
+    compares gradients, and behind a layer as wide as ``cnn``'s fewer are needed (experiments/LOG.md); little is found
+    where features come after pooling to a few numbers. For one image an update, behind a fully connected layer with a
+    bias. ``support = "observed"``: zeros were not sent, and say nothing, as behind pruning or Soteria. An observation
+    leaves the search, converged, once its objective is below ``tolerance``. Differs from the source in isotropic total
+    variation of normalised pixels, and in L-BFGS of ``steps`` steps with ten pairs instead of gradient descent with
+    momentum.
     """
     return PosteriorSearch(
-        likelihood=Features(),
+        likelihood=Features(support=support),
         priors=(TotalVariation(weight=tv, isotropic=True, smoothing=1e-2),),
         variables=Pixels(),
         solver=LBFGS(steps=steps, history=10, tolerance=_least(tolerance), seconds=seconds),
@@ -145,7 +147,8 @@ def inverting_gradients(
     task; breaching 0.1.2 ships 0.2 on the same scale. In short searches (120 steps on ``cnn``) ``signed = False``
     with ``step_size = 0.8`` was 5 dB ahead, and ``schedule = "ramp"`` another 1.5: experiments/LOG.md.
 
-    ``feature_steps`` > 0 starts where so many steps of ``feature_inversion`` end, which ``seconds`` does not limit.
+    ``feature_steps`` > 0 starts where so many steps of ``feature_inversion`` end, over the same ``support`` and without
+    what is ``dropped``; ``seconds`` does not limit them.
     ``tolerance``: an observation leaves the search, converged, once its objective is below that; ``None``: none does.
     """
     search = PosteriorSearch(
@@ -165,8 +168,13 @@ def inverting_gradients(
     )
     if not feature_steps:
         return search
-    begun = feature_inversion(steps=feature_steps)
-    return replace(search, first=replace(begun, variables=search.variables, local=search.local))
+    begun = replace(
+        feature_inversion(steps=feature_steps),
+        likelihood=Features(support=support, dropped=dropped),
+        variables=search.variables,
+        local=search.local,
+    )
+    return replace(search, first=begun)
 
 
 def _least(tolerance: float | None) -> float:

@@ -3,8 +3,8 @@
 Compiling takes the better part of a minute, so it is for long work on small networks; :func:`pays` says which. What was
 compiled is kept: in the process for other observations, whose tensors are arguments and not constants of the function,
 and in a folder for other processes. Numbers are constants: an attack that takes one from the observation, such as a
-noise level it supposes, is compiled a few times and then no more. On a GPU a step is one launch (CUDA graphs); that was
-never run, for want of one.
+noise level it supposes, is compiled a few times and then no more. On a GPU the derivative of a step is one CUDA graph;
+for want of a GPU that was never run.
 """
 
 import logging
@@ -118,7 +118,8 @@ def compiled(step: Step, *example: Tensor) -> Program | None:
 
 
 def _without_gradients(made: Step, inputs: tuple[Tensor, ...], constants: list[Tensor]) -> tuple[Tensor, ...]:
-    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # what the last step gave is not looked at any more
+    # what a CUDA graph gave the last time is not looked at any more
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return made(*(t.detach() for t in inputs), *constants)
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from attacks.entering import entering
 from fl_sim.core.errors import FlSimError
 from fl_sim.core.types import Observation, Tensors
+from fl_sim.training.entering import entering
 from fl_sim.training.local import State
 
 _PROBES = 16  # images of noise

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
+from fl_sim.core import heap
 from fl_sim.core.types import Tensors
 
 J = TypeVar("J")
@@ -87,6 +88,7 @@ def free(device: str) -> int | None:
     if device != "cpu":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
+    heap.give_back()  # what a search before has freed is free
     found = [figure for figure in (_available(), _of_group()) if figure is not None]
     return min(found, default=None)
 

@@ -153,11 +153,12 @@ class Matching:
         return Cost(factor * likelihood + prior, likelihood + prior * self._terms.weighs_priors)
 
     def _likelihood(self, guess: Guess) -> Tensor:
-        trees: dict[str, Tree] = {}
+        trees: dict[object, Tree] = {}
         costs = []
         for own, misfit in self._misfits:
             if misfit.of not in trees:
-                trees[misfit.of] = _GRADIENTS[misfit.of](self._all, guess)
+                wanted = misfit.of if callable(misfit.of) else _GRADIENTS[misfit.of]
+                trees[misfit.of] = wanted(self._all, guess)
             costs.append(misfit.cost(of_trials(trees[misfit.of], own)))
         return sum((other._likelihood(guess) for other in self._earlier), _joined(costs))
 
@@ -178,7 +179,6 @@ _GRADIENTS: Mapping[str, Callable[[Problem, Guess], Tree]] = {
     "mean": Problem.gradients,
     "products": lambda problem, guess: problem.passes(guess),
     "examples": Problem.example_gradients,
-    "inputs": Problem.inputs,
     "nothing": lambda *_: {},
 }
 

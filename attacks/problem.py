@@ -9,7 +9,6 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
-from attacks.entering import by_trial, first_linear_with_bias
 from attacks.gradients import Guess, Passes, dense, fastest
 from attacks.labels import infer_labels
 from fl_sim.core.trees import map_tree, scale
@@ -107,12 +106,6 @@ class Problem:
         """The gradient of each image alone, ``(T, N, *shape)``, differentiable in the guess."""
         sizes = guess.images.shape[:2]
         return {name: g.view(*sizes, *g.shape[1:]) for name, g in dense(self.passes(guess.examples())).items()}
-
-    def inputs(self, guess: Guess) -> Tensors:
-        """What goes into the first fully connected layer with a bias, by its name, ``(T, N, d)``; differentiable."""
-        name, layer = found if (found := first_linear_with_bias(self.model)) else ("", self.model)
-        state = State(self.seen.broadcast, {**self.seen.buffers})
-        return {name: by_trial(self.model, state, layer, guess.images)}
 
     def as_update(self, gradients: Tensors) -> Tensors:
         """Gradients in the units of the update that is sent; exact for one step, else the one-step approximation."""

@@ -7,7 +7,7 @@ need ``u`` first: one more gradient, in weights and images.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy
 
 from attacks.gradients import Guess, Looped, Passes, dense, fastest
 from benchmarks.case import case
+from fl_sim.core import heap
 from fl_sim.core.trees import add, global_norm, scale
-from fl_sim.core.types import Tensors
-from fl_sim.runtime.memory import keep_freed_memory
-from fl_sim.training.local import State, single_threaded
+from fl_sim.core.types import Batch, Tensors
+from fl_sim.training.local import State, gradient, single_threaded
 
 STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of a finite difference, in units of the weights' norm
 REPEATS = 7
@@ -30,7 +30,7 @@ REPEATS = 7
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     """On one image between noise and truth; errors are relative to reverse-over-reverse."""
-    keep_freed_memory()
+    heap.keep_freed()
     with single_threaded():
         for name in ("cnn", "convnet", "resnet18", "lenet"):
             yield name, _compared(name)
@@ -51,15 +51,28 @@ def _compared(name: str) -> dict[str, Any]:
 
     reference, along = exact(looped)
     plain = _plain(model, seen.buffers, images, truth.labels)
-    ways: dict[str, Callable[[], Tensor]] = {
+    size = (global_norm(seen.broadcast) / global_norm(along)).item()
+    directional: dict[str, Callable[[], Tensor]] = {
+        "forward-over-reverse": lambda: jvp(plain, (dict(seen.broadcast),), (dict(along),))[1]
+    }
+    for step in STEPS:
+        directional[f"finite difference {step:g}"] = partial(_difference, plain, seen.broadcast, along, step * size)
+        directional[f"centred difference {step:g}"] = partial(_centred, plain, seen.broadcast, along, step * size)
+    whole: dict[str, Callable[[], Tensor]] = {
         "reverse-over-reverse": lambda: exact(looped)[0],
         "reverse-over-reverse, layer by layer (fl-sim)": lambda: exact(ours)[0],
-        "forward-over-reverse": lambda: jvp(plain, (dict(seen.broadcast),), (dict(along),))[1],
     }
-    size = (global_norm(seen.broadcast) / global_norm(along)).item()
-    for step in STEPS:
-        ways[f"finite difference {step:g}"] = partial(_difference, plain, seen.broadcast, along, step * size)
-    return {way: _figures(derive, reference) for way, derive in ways.items()}
+    found = {way: _figures(derive, reference) for way, derive in (whole | directional).items()}
+    direction = _milliseconds(lambda: _direction(model, state, Batch(images, truth.labels), seen.update.delta))
+    for way in directional:
+        found[way]["ms"] = round(found[way]["ms"] + direction, 2)
+    return found
+
+
+def _direction(model: nn.Module, state: State, batch: Batch, target: Tensors) -> Sequence[Tensor]:
+    """The derivative of the distance in the gradient, which the directional ways hold fixed."""
+    tree = {name: g.detach().requires_grad_() for name, g in gradient(model, state, batch).tree.items()}
+    return torch.autograd.grad(1 - _cosine(tree, target), list(tree.values()))
 
 
 def _plain(model: nn.Module, buffers: Tensors, images: Tensor, labels: Tensor) -> Callable[[Tensors], Tensor]:
@@ -74,6 +87,11 @@ def _plain(model: nn.Module, buffers: Tensors, images: Tensor, labels: Tensor) -
 
 def _difference(plain: Callable[[Tensors], Tensor], weights: Tensors, along: Tensors, step: float) -> Tensor:
     return (plain(add(weights, scale(along, step))) - plain(weights)) / step
+
+
+def _centred(plain: Callable[[Tensors], Tensor], weights: Tensors, along: Tensors, step: float) -> Tensor:
+    ahead, behind = (plain(add(weights, scale(along, sign * step))) for sign in (1, -1))
+    return (ahead - behind) / (2 * step)
 
 
 def _cosine(tree: Tensors, target: Tensors) -> Tensor:
@@ -97,7 +115,7 @@ def _signs(found: Tensor, reference: Tensor) -> float:
     return round(agree.mean().item(), 4)
 
 
-def _milliseconds(derive: Callable[[], Tensor]) -> float:
+def _milliseconds(derive: Callable[[], object]) -> float:
     times = list[float]()
     for _ in range(REPEATS):
         began = time.perf_counter()

@@ -16,8 +16,8 @@ from attacks.posterior import PosteriorSearch
 from attacks.problem import Problem
 from benchmarks.case import case
 from benchmarks.plan import SAME
+from fl_sim.core import heap
 from fl_sim.core.seeds import derive
-from fl_sim.runtime.memory import keep_freed_memory
 from fl_sim.training.local import single_threaded
 
 TOGETHER = (("convnet", 1), ("convnet", 2), ("resnet18", 1), ("resnet18", 4), ("cnn", 1), ("cnn", 8), ("lenet", 16))
@@ -26,7 +26,7 @@ TOGETHER = (("convnet", 1), ("convnet", 2), ("resnet18", 1), ("resnet18", 4), ("
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     """On one thread: operations of a step as convolutions would need them, and rates of large products meanwhile."""
-    keep_freed_memory()
+    heap.keep_freed()
     with single_threaded():
         for model, targets in TOGETHER:
             count, step, shares = _operations(model), _step(model, targets), list[dict[str, float]]()

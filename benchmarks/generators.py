@@ -9,9 +9,9 @@ from torch import nn
 
 from attacks import ATTACKS
 from benchmarks.gpu import observed
+from fl_sim.core import heap
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Task
-from fl_sim.runtime.memory import keep_freed_memory
 from fl_sim.training.local import single_threaded
 
 TASK = Task(image_shape=(1, 28, 28), classes=10, mean=(0.13,), std=(0.31,))
@@ -24,7 +24,7 @@ SEARCHES: Mapping[str, tuple[int, Mapping[str, int]]] = MappingProxyType(
 
 def measure() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each search with one chain, several starts of one target, and several targets, in turns, on one thread."""
-    keep_freed_memory()
+    heap.keep_freed()
     model, seen = observed("cnn", CHAINS, TASK)
     ways = {"one": (1, 1), f"{CHAINS} restarts": (1, CHAINS), f"{CHAINS} targets": (CHAINS, 1)}
     with single_threaded():

@@ -15,10 +15,10 @@ from benchmarks.curves import curve
 from benchmarks.film import Camera, Film
 from benchmarks.plan import CNN_IMAGES, SAME
 from benchmarks.stopwatch import WAY
+from fl_sim.core import heap
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Reconstruction
 from fl_sim.metrics.image import psnr
-from fl_sim.runtime.memory import keep_freed_memory
 from fl_sim.training.local import single_threaded
 
 STEPS, ENOUGH, EVERY = 1000, 25.0, 10  # dB; steps between two frames
@@ -49,7 +49,7 @@ class Way:
 
         Seconds, and those of the ``whole`` search, count from when the images that are searched together begin.
         """
-        keep_freed_memory()
+        heap.keep_freed()
         return [one for some in _parts(images, self.together) for one in self._of(some)]
 
     def _of(self, images: Sequence[int]) -> Iterator[dict[str, Any]]:

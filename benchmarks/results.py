@@ -5,8 +5,10 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeAlias
 
 from fl_sim.runtime import files
@@ -55,3 +57,8 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, the least and the most, in words."""
+    return f"{median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"

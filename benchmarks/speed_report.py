@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 
-from benchmarks.results import Record
-from fl_sim.metrics.intervals import mean_interval
+from benchmarks import runs_report
+from benchmarks.results import Record, spread
 from fl_sim.runtime import files
 
 _HEAD = """# Speed, measured
@@ -54,7 +54,7 @@ def _networks(records: Sequence[Record]) -> Iterator[str]:
     )
     yield "| network | how | over one breaching | over two | ms a step | MiB |\n|---|---|---|---|---|---|"
     for record in records:
-        yield from _against_breaching(record, _spread)
+        yield from _against_breaching(record, spread)
 
 
 def _jobs(records: Sequence[Record]) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _per_hour(ms: Sequence[float]) -> str:
 def _against_breaching(record: Record, shown: Callable[[Sequence[float]], str]) -> Iterator[str]:
     theirs = [ms for name, ms in record["ms"].items() if name.startswith("breaching")]
     for name, ms in record["ms"].items():
-        ratios = " | ".join(_spread([a / b for a, b in zip(other, ms, strict=True)]) for other in theirs)
+        ratios = " | ".join(spread([a / b for a, b in zip(other, ms, strict=True)]) for other in theirs)
         yield f"| `{record['name']}` | {name} | {ratios} | {shown(ms)} | {record['mib'][name]} |"
 
 
@@ -87,7 +87,7 @@ def _scaling(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         first = median(next(iter(record["ms"].values())))
         for name, ms in record["ms"].items():
-            yield f"| {name} | {first / median(ms):.2f} | {_spread(ms)} | {record['mib'][name]} |"
+            yield f"| {name} | {first / median(ms):.2f} | {spread(ms)} | {record['mib'][name]} |"
 
 
 def _limit(records: Sequence[Record]) -> Iterator[str]:
@@ -116,17 +116,17 @@ def _generators(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         first = next(iter(record["ms"].values()))
         for name, ms in record["ms"].items():
-            ratios = _spread([one / own for one, own in zip(first, ms, strict=True)])
-            yield f"| `{record['name']}` | {name} | {ratios} | {_spread(ms)} |"
+            ratios = spread([one / own for one, own in zip(first, ms, strict=True)])
+            yield f"| `{record['name']}` | {name} | {ratios} | {spread(ms)} |"
 
 
 def _derivative(records: Sequence[Record]) -> Iterator[str]:
     yield "## Ways to the derivative\n"
     yield (
         "One image on one thread, seven parts truth and three noise; the step of a finite difference is relative to "
-        "the weights' norm. Finite differences and forward-over-reverse are timed without the gradient that gives "
-        "their direction, three passes of seven. Error: relative to reverse-over-reverse; signs: the share that agree, "
-        "all that signed Adam uses.\n"
+        "the weights' norm. Times are of whole steps: of forward-over-reverse and differences with the gradient that "
+        "gives their direction. Error: relative to reverse-over-reverse; signs: the share that agree, all that signed "
+        "Adam uses.\n"
     )
     yield "| network | way | error | signs | ms |\n|---|---|---|---|---|"
     for record in records:
@@ -134,112 +134,6 @@ def _derivative(records: Sequence[Record]) -> Iterator[str]:
             if isinstance(found, dict) and "error" in found:
                 figures = f"{found['error']:.2g} | {found['signs']:.1%} | {found['ms']}"
                 yield f"| `{record['name']}` | {way} | {figures} |"
-
-
-def _federation(records: Sequence[Record]) -> Iterator[str]:
-    yield "## The loop around it\n"
-    yield (
-        "Watched: everything seen is on the disk before the clock stops. Beside each other: training on one processor, "
-        "attacks on the other, over the longer of the two alone. Ways take turns, after one each that warms up, and "
-        "every other turn in the other order. Actors: 32 attacks of 200 steps on `cnn`, the start of Ray included.\n"
-    )
-    yield "| what | ratio | seconds |\n|---|---|---|"
-    for record in records:
-        yield from _LOOP[record["name"]](record)
-
-
-def _start(record: Record) -> Iterator[str]:
-    yield f"| `fl-sim --help` | | {_spread(record['seconds'])} |"
-
-
-def _watching(record: Record) -> Iterator[str]:
-    ratios = [own / other for own, other in zip(record["watched"], record["plain"], strict=True)]
-    mean = mean_interval(ratios)
-    what = f"{len(ratios)} pairs, mean {mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}] (95 %)"
-    yield _compared(
-        f"a round of Flower's FedAvg, watched, over not watched; {what}", record["watched"], record["plain"]
-    )
-
-
-def _overlap(record: Record) -> Iterator[str]:
-    legs = {leg: [one[leg] for one in record["apart"]] for leg in ("simulate", "attack")}
-    alone = " and ".join(f"{median(seconds):.3g}" for seconds in legs.values())
-    longer = [max(pair) for pair in zip(*legs.values(), strict=True)]
-    what = f"training with attacks beside it, over the longer of the two (alone {alone} s)"
-    yield _compared(what, record["together"], longer)
-
-
-def _actors(record: Record) -> Iterator[str]:
-    yield _compared("attacks in two actors, over one", record["2"], record["1"])
-
-
-_LOOP: Mapping[str, Callable[[Record], Iterator[str]]] = MappingProxyType(
-    {"start": _start, "watching": _watching, "overlap": _overlap, "actors": _actors}
-)
-
-
-def _compared(what: str, own: Sequence[float], other: Sequence[float]) -> str:
-    """Turn by turn."""
-    ratios = [a / b for a, b in zip(own, other, strict=True)]
-    return f"| {what} | {_spread(ratios)} | {_spread(own)} over {_spread(other)} |"
-
-
-def _quality(records: Sequence[Record]) -> Iterator[str]:
-    yield "## Time to a picture\n"
-    yield (
-        "`cnn`, 32 CIFAR-10 test images (32 to 63), two processes of one thread. Read off afterwards: processor "
-        "seconds to the first guess of 25 dB or more (no attack knows when it is there; all run to their end). Wait: "
-        "since a search began; cost: of several images together the share of one. An image that is not found counts as "
-        "longer than the whole search. Cheaper: breaching's cost over ours, the median over images that both find; and "
-        "of the medians over all, a bound where breaching finds fewer than half.\n"
-    )
-    yield "| how | reach 25 dB | cheaper, both | cheaper, all | cost, s | wait, s | median PSNR | mean (95 %) |"
-    yield "|---|---|---|---|---|---|---|---|"
-    theirs = next(record for record in records if record["name"] == "breaching")
-    for record in records:
-        values = [one["psnr"] for one in record["found"]]
-        mean = mean_interval(values)
-        reached = sum(one["seconds"] is not None for one in record["found"])
-        end = f"{median(values):.1f} | {mean.mean:.1f} [{mean.low:.1f}, {mean.high:.1f}]"
-        yield f"| {record['name']} | {reached} of {len(values)} | {_cheaper(record, theirs)} | {end} |"
-
-
-def _cheaper(ours: Record, theirs: Record) -> str:
-    """Over images that both find, over all; cost and wait in seconds."""
-    pairs = list(zip(_costs(ours), _costs(theirs), strict=True))
-    both = [other / own for own, other in pairs if own and other]
-    paired = f"{median(both):.3g} ({len(both)})" if both else "none"
-    own, other = (_middle([pair[side] for pair in pairs]) for side in (0, 1))
-    whole = [median(one["whole"] for one in record["found"]) / record["together"] for record in (ours, theirs)]
-    if own is None:
-        return f"{paired} | | > {whole[0]:.3g} | > {whole[0] * ours['together']:.3g}"
-    ratio = f"{'> ' if other is None else ''}{(other or whole[1]) / own:.3g}"
-    return f"{paired} | {ratio} | {own:.3g} | {own * ours['together']:.3g}"
-
-
-def _costs(record: Record) -> list[float | None]:
-    """Processor seconds of each image."""
-    seconds = [one["seconds"] for one in record["found"]]
-    return [None if one is None else one / record["together"] for one in seconds]
-
-
-def _middle(costs: Sequence[float | None]) -> float | None:
-    """The median; ``None`` where half do not get there."""
-    middle = median([float("inf") if one is None else one for one in costs])
-    return None if middle == float("inf") else middle
-
-
-def _deep(records: Sequence[Record]) -> Iterator[str]:
-    yield "## The same pictures\n"
-    yield (
-        "`convnet`, 8 CIFAR-10 test images, 120 steps with breaching's objective: what the engine finds and what plain "
-        "double backward finds, trial by trial. Rounding grows over the steps of a search that takes signs, so single "
-        "images differ. (`cnn`: the table above.)\n"
-    )
-    yield "| how | median PSNR | images |\n|---|---|---|"
-    for record in records:
-        values = [one["psnr"] for one in record["found"]]
-        yield f"| {record['name']} | {median(values):.2f} | {', '.join(f'{value:.1f}' for value in values)} |"
 
 
 _PARTS: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = MappingProxyType(
@@ -250,12 +144,8 @@ _PARTS: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = MappingProxy
         "generators": _generators,
         "derivative": _derivative,
         "limit": _limit,
-        "federation": _federation,
-        "quality": _quality,
-        "deep": _deep,
+        "federation": runs_report.federation,
+        "quality": runs_report.quality,
+        "deep": runs_report.deep,
     }
 )
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"

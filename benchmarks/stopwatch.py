@@ -19,9 +19,9 @@ from attacks.gradients import Looped
 from benchmarks.case import case
 from benchmarks.plan import SAME
 from benchmarks.tools import breaching
+from fl_sim.core import heap
 from fl_sim.core.places import cache_dir
 from fl_sim.core.seeds import derive
-from fl_sim.runtime.memory import keep_freed_memory
 
 
 class Figures(NamedTuple):
@@ -68,7 +68,7 @@ class Lap:
 
     def _begin(self) -> None:
         torch.set_num_threads(self.threads)
-        keep_freed_memory()
+        heap.keep_freed()
         self._run(2)
 
     def _timed(self, steps: int) -> float:

@@ -10,10 +10,10 @@ from torch.nn.functional import one_hot
 
 from defenses.layers import linear_layer
 from fl_sim.core.contracts import GradientDefense
-from fl_sim.core.errors import FlSimError
 from fl_sim.core.part import Unit, part
 from fl_sim.core.types import Batch, Tensors
-from fl_sim.training.local import State, gradient, logits_of
+from fl_sim.training.entering import entering
+from fl_sim.training.local import State, gradient
 
 
 @part
@@ -65,7 +65,7 @@ class Soteria(GradientDefense):
     def scores(self, model: nn.Module, state: State, batch: Batch) -> Tensor:
         """``q``, ``(n,)`` float64; negative or infinite only where the layer's input is negative: not after a ReLU."""
         images = batch.images.detach().requires_grad_()
-        features = _input_of(model, self.layer_of(model), state, images)
+        features, _ = entering(model, state, model.get_submodule(self.layer_of(model)), images)
         chunks = torch.split(torch.arange(features.shape[1], device=images.device), self.chunk)
         lengths = torch.cat([_derivative_lengths(features, images, chosen) for chosen in chunks], 1)
         return (lengths / (features.detach() + 0.1)).double().sum(0)
@@ -83,23 +83,6 @@ def effective_rate(clean: Tensor, sent: Tensor) -> float:
     """Share of the columns of a weight gradient ``(out, n)`` that were changed: not zero before, zero after."""
     before, after = clean.ne(0).any(0), sent.ne(0).any(0)
     return (before & ~after).double().mean().item()
-
-
-def _input_of(model: nn.Module, layer: str, state: State, images: Tensor) -> Tensor:
-    """What ``layer`` is given, ``(N, n)``, differentiable in the images."""
-    given = list[Tensor]()
-    hook = model.get_submodule(layer).register_forward_pre_hook(lambda _, args: given.append(args[0]))
-    try:
-        logits_of(model, state, images)
-    finally:
-        hook.remove()
-    shapes = [tuple(features.shape) for features in given]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != len(images):
-        raise FlSimError(
-            f"soteria: layer {layer!r} must be used once, on features ({len(images)}, n), one row an image, "
-            f"got {shapes}: pick another layer"
-        )
-    return given[0]
 
 
 def _derivative_lengths(features: Tensor, images: Tensor, chosen: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from fl_sim.federation.client import ClientJob
 from fl_sim.federation.client import client_app as flower_client
 from fl_sim.federation.engine import simulated
 from fl_sim.federation.server import roll_call
-from fl_sim.runtime.machine import processors
+from fl_sim.runtime.machines import processors
 from fl_sim.runtime.pool import RaySession
 from fl_sim.runtime.store import RunStore
 

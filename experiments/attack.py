@@ -13,13 +13,13 @@ from experiments.build import Cell, ModelSpec, attack
 from experiments.knowledge import grant
 from experiments.parts import AttackPart
 from experiments.watch import Watch
+from fl_sim.core import heap
 from fl_sim.core.contracts import Attack
 from fl_sim.core.places import cache_dir
 from fl_sim.core.seeds import derive
 from fl_sim.core.types import Observation, Reconstruction
 from fl_sim.federation.client import ClientJob
 from fl_sim.runtime.cells import CellStore, Key
-from fl_sim.runtime.memory import freed_memory_kept
 from fl_sim.runtime.pool import Failure, Pool
 from fl_sim.runtime.store import RunStore
 from fl_sim.training.local import single_threaded
@@ -52,8 +52,12 @@ def run_job(job: AttackJob) -> list[Reconstruction]:
     """What a worker does."""
     device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
     folder = cache_dir() / "compiled" if job.compiled else None
-    with single_threaded(), compiling(folder), freed_memory_kept():
-        return job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device)
+    heap.keep_freed()
+    try:
+        with single_threaded(), compiling(folder):
+            return job.attack.batched(job.seen, job.model(), [job.rng(one) for one in job.seen], device)
+    finally:
+        heap.give_back()
 
 
 Work: TypeAlias = Callable[[AttackJob], list[Reconstruction]]

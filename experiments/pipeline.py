@@ -25,7 +25,7 @@ from experiments.watch import Watch
 from fl_sim.core.errors import ConfigError, StoreError
 from fl_sim.core.types import Observation
 from fl_sim.federation.engine import Engine, InProcess, RaySimulation
-from fl_sim.runtime.machine import processors
+from fl_sim.runtime.machines import processors
 from fl_sim.runtime.pool import InlinePool, Pool, RayPool, RaySession
 from fl_sim.runtime.store import RunStore
 
@@ -134,7 +134,12 @@ class Run:
 
     @property
     def _cpus(self) -> int:
-        return self.study.runtime.cpus or processors()
+        """One a client at a time; where clients share GPUs with attacks, so few that one attack has room on each."""
+        r = self.study.runtime
+        most = processors()
+        if r.gpus and r.client_gpus:
+            most = max(1, min(most, int((1 - r.gpus) / r.client_gpus)))
+        return r.cpus or most
 
     def _pool(self, work: Work, done: Callable[[AttackJob, Any], None]) -> Pool[AttackJob]:
         if self.executor == "inline":
@@ -145,6 +150,7 @@ class Run:
             done,
             actors=r.actors,
             gpus=r.gpus,
+            beside=self._cpus * r.client_gpus,
             waiting=-(-r.waiting // r.together),
             timeout=self._timeout,
             split=AttackJob.alone,

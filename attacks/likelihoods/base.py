@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from attacks.problem import Problem, gradient_scale
+from attacks.problem import Guess, Problem, gradient_scale
 from fl_sim.core.errors import UnmetKnowledgeError
-from fl_sim.core.types import Observation
+from fl_sim.core.types import Observation, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,12 @@ class Misfit:
     Args:
         cost: Of guessed gradients, one number a trial, ``(T,)``, or one for all of them; differentiable.
         of: The gradients it wants: the batch's ``mean``, each tensor ``(T, *shape)``, or as ``products`` where they are
-            cheaper unmultiplied; those of single ``examples``, ``(T, N, *shape)``. Or none: the ``inputs`` of the first
-            fully connected layer with a bias, by its name, ``(T, N, d)``; or ``nothing``, an empty tree.
+            cheaper unmultiplied; those of single ``examples``, ``(T, N, *shape)``; or ``nothing``, an empty tree. Or a
+            function that computes something else of a guess, by name, each with the trials first.
     """
 
     cost: Callable[[Any], Tensor]
-    of: Literal["mean", "products", "examples", "inputs", "nothing"] = "mean"
+    of: Literal["mean", "products", "examples", "nothing"] | Callable[[Problem, Guess], Tensors] = "mean"
 
 
 class Likelihood(ABC):

@@ -1,52 +1,90 @@
 """What a fully connected layer betrays of an image behind convolutions: its input."""
 
+from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from attacks.entering import first_linear_with_bias
 from attacks.likelihoods.base import Likelihood, Misfit
-from attacks.problem import Problem
+from attacks.likelihoods.distances import Support
+from attacks.problem import Guess, Problem
 from fl_sim.core.errors import UnmetKnowledgeError
 from fl_sim.core.part import part
 from fl_sim.core.types import Observation, Tensors
+from fl_sim.training.entering import entering
+from fl_sim.training.local import State
 
 _TINY = 1e-30
 
 
 @part
 class Features(Likelihood):
-    """Squared distance to what went into the first fully connected layer, over that input's own squares.
+    """Squared distance to what went into a fully connected layer, over that input's own squares.
 
     One image's gradient of ``W x + b`` is ``delta [x, 1]^T``: the weights' over the biases' is ``x``, exact without
-    noise (arXiv 2003.14053, proposition D.1, there of a first layer). The network is only run up to that layer, forward
-    and back: a quarter of what a step costs that compares gradients. With noise ``x`` is the least-squares one.
+    noise (arXiv 2003.14053, proposition D.1, there of a first layer). With noise on the weights it is the least-squares
+    ``x``; noise of as many squares on the biases as they have themselves halves it. The network is run forward, and
+    back from that layer: no gradient in the weights, no second derivative.
+
+    Args:
+        support: ``observed``: zeros are missing, and so are inputs of which nothing was sent (pruning, Soteria).
+        dropped: Parameters that do not count: the layer is the first one, as the model lists them, that is whole.
     """
 
     joins: ClassVar[bool] = True
 
+    support: Support = "all"
+    dropped: tuple[str, ...] = ()
+
     def check(self, seen: Observation, model: nn.Module) -> None:
-        steps = seen.protocol.steps(seen.update.num_examples) if seen.protocol is not None else 1
-        if seen.update.num_examples > 1 or (seen.update.kind == "delta" and steps > 1):
+        steps = seen.protocol.steps(seen.update.num_examples) if seen.protocol is not None else None
+        if seen.update.num_examples > 1 or (seen.update.kind == "delta" and steps != 1):
             raise UnmetKnowledgeError(
-                f"the input of a layer is read off one step on one image, and this update is of "
-                f"{seen.update.num_examples} and {steps}: set features = 0, or batch_size = 1 and one local step"
+                "the input of a layer is read off one step on one image, and this update is of "
+                f"{steps or 'nobody knows how many'} on {seen.update.num_examples}: set batch_size = 1 and one local "
+                "step, or use an attack that compares gradients (feature_steps = 0)"
             )
-        if first_linear_with_bias(model) is None:
+        if self._layer(model) is None:
             raise UnmetKnowledgeError(
-                "the input of a layer is read off a fully connected one with a bias, and this model has none: set "
-                "features = 0, or use another model"
+                "the input of a layer is read off a fully connected one with a bias, and this model has none that "
+                "counts: use another model, or an attack that compares gradients (feature_steps = 0)"
             )
 
     def bind(self, problem: Problem) -> Misfit:
-        found = first_linear_with_bias(problem.model)
-        assert found is not None
-        target = input_of(problem.targets, found[0])
+        name = self._layer(problem.model)
+        assert name is not None
+        target, known = input_of(problem.targets, name, self.support)
         unit = target.square().sum(1).clamp_min(_TINY)
-        return Misfit(lambda inputs: (inputs[found[0]].squeeze(1) - target).square().sum(1) / unit, of="inputs")
+
+        def cost(inputs: Tensors) -> Tensor:
+            return (known * (inputs[name].squeeze(1) - target).square()).sum(1) / unit
+
+        return Misfit(cost, of=partial(_inputs, name))
+
+    def _layer(self, model: nn.Module) -> str | None:
+        linear = [
+            name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer.bias is not None
+        ]
+        whole = (name for name in linear if not {f"{name}.weight", f"{name}.bias"} & set(self.dropped))
+        return next(whole, None)
 
 
-def input_of(gradients: Tensors, name: str) -> Tensor:
-    """The input ``(T, d)`` of layer ``name`` that fits its weights' gradient best, given its biases'; float32."""
-    weight, bias = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
-    return (bias[:, None] @ weight).squeeze(1) / bias.square().sum(1, keepdim=True).clamp_min(_TINY)
+def input_of(gradients: Tensors, name: str, support: Support) -> tuple[Tensor, Tensor]:
+    """The input ``(T, n)`` of layer ``name`` that fits its weights' gradient best, given its biases', and what counts.
+
+    The latter is 1, or 0 where nothing was sent and ``support`` is ``observed``: a column of zeros, which a dead unit
+    leaves too.
+    """
+    weight, bias = gradients[f"{name}.weight"], gradients[f"{name}.bias"][:, None]
+    there = (weight != 0).to(weight) if support == "observed" else torch.ones_like(weight)
+    found = (bias @ weight) / (bias.square() @ there).clamp_min(_TINY)
+    return found.squeeze(1), there.amax(1)
+
+
+def _inputs(name: str, problem: Problem, guess: Guess) -> Tensors:
+    """``(T, N, n)``; where batch norm joins examples, those of a trial alone."""
+    model, state = problem.model, State(problem.seen.broadcast, problem.seen.buffers)
+    trials = guess.images.unbind() if model.training else [guess.images.flatten(0, 1)]
+    inputs = torch.cat([entering(model, state, model.get_submodule(name), some)[0] for some in trials])
+    return {name: inputs.view(*guess.images.shape[:2], -1)}

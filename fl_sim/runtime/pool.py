@@ -7,11 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from fl_sim.core.errors import FlSimError
+from fl_sim.runtime.machines import place, room
 
 J = TypeVar("J")
 R = TypeVar("R")
+_PLACED = 600  # seconds in which an actor must find its place
 J_contra = TypeVar("J_contra", contravariant=True)
 
 
@@ -82,6 +85,7 @@ class RayPool(Generic[J, R]):
         done: Called in this process with a job and its result or failure.
         actors: How many work at a time; ``None``: what Ray has room for (:func:`room`).
         gpus: Share of a GPU each takes; 0: none.
+        beside: GPUs that others take on these machines.
         waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
         timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
         split: The parts of a job that are tried one by one where the whole has failed.
@@ -97,6 +101,7 @@ class RayPool(Generic[J, R]):
         *,
         actors: int | None,
         gpus: float = 0.0,
+        beside: float = 0.0,
         waiting: int = 16,
         timeout: Callable[[J], float | None] = lambda _: None,
         split: Split[J] = whole,
@@ -108,7 +113,7 @@ class RayPool(Generic[J, R]):
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
-        for number in range(actors or room(gpus)):
+        for number in range(actors or room(gpus, beside)):
             threading.Thread(target=self._feed, args=(number,), daemon=True).start()
 
     def submit(self, job: J) -> None:
@@ -173,42 +178,18 @@ class RayPool(Generic[J, R]):
 
         asked = {"num_cpus": 0, "num_gpus": self._gpus, "memory": 1}  # a byte: who asks for nothing goes anywhere
         actor: Any = ray.remote(Worker).options(**asked, scheduling_strategy=place(number, self._gpus)).remote()
-        ray.get(actor.ready.remote())  # a job's time does not count its actor's start
+        try:
+            ray.get(actor.ready.remote(), timeout=_PLACED)  # a job's time does not count its actor's start
+        except ray.exceptions.GetTimeoutError as error:
+            raise FlSimError(
+                f"Ray found no room for attack actor {number + 1} in {_PLACED} s, which takes {self._gpus:g} of a GPU: "
+                "lower runtime.actors, runtime.gpus or runtime.client_gpus"
+            ) from error
         return actor
 
     def _raise_broken(self) -> None:
         if self._broken:
             raise self._broken[0]
-
-
-def turns(machines: Sequence[dict[str, Any]], resource: str) -> list[str]:
-    """The machines (Ray's records) that are alive, each as often as it has of ``resource`` and in turn with others."""
-    places = [
-        ((turn + 1) / count, machine["NodeID"])
-        for machine in machines
-        if machine["Alive"] and (count := int(machine["Resources"].get(resource, 0)))
-        for turn in range(count)
-    ]
-    return [machine for _, machine in sorted(places)]
-
-
-def room(gpus: float) -> int:
-    """Attacks at a time that Ray's machines have room for: one a CPU or, where each takes ``gpus``, by their GPUs."""
-    import ray
-
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    each = max(1, int(1 / gpus)) if gpus else 1
-    return max(1, each * len(turns(known, "GPU" if gpus else "CPU")) // (ceil(gpus) or 1))
-
-
-def place(number: int, gpus: float) -> Any:
-    """Where actor ``number`` goes while that machine lives; Ray's own "SPREAD" may put all on one."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    machines = turns(known, "GPU" if gpus else "CPU")
-    return NodeAffinitySchedulingStrategy(machines[number % len(machines)], soft=True) if machines else "SPREAD"
 
 
 class RaySession:

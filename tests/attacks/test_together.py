@@ -1,9 +1,7 @@
 """Several observations in one search: as each alone, rounding apart; each leaves when it is done."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from torch import Generator, nn
 
 from attacks import ATTACKS
-from attacks.compilation import Program, compiling, pays
 from attacks.memory import halved
 from attacks.solvers import Adam, Cost, slope
 from attacks.variables import Point
@@ -61,6 +58,7 @@ def both(attack: Attack, seen: Sequence[Observation], model: nn.Module) -> tuple
         ("cosine", {"steps": 12, "per": "tensor", "layers": "exponential"}, 1),
         ("bayes", {"steps": 12, "restarts": 2, "delta": 0.5}, 2),
         ("dlg", {"steps": 12, "restarts": 2}, 1),
+        ("feature_inversion", {"steps": 12, "restarts": 2}, 1),
         ("ratio", {}, 1),
     ],
 )
@@ -164,98 +162,3 @@ def test_other_errors_and_single_items_are_not_halved() -> None:
         halved(broken, range(2), [derive(i) for i in range(2)])
     with pytest.raises(RuntimeError, match="memory"):
         halved(broken, range(1), [derive(0)])
-
-
-def test_long_work_on_small_networks_is_worth_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "true")
-    assert pays(10**6, 1000, net())
-    assert not pays(10**3, 1000, net())
-    assert not pays(10**6, 100, net())
-    assert not pays(10**6, 1000, nn.Linear(2000, 1000))
-    monkeypatch.setenv("CXX", "no such compiler")
-    assert not pays(10**6, 1000, net())
-
-
-def test_what_cannot_be_compiled_runs_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise RuntimeError("no compiler")
-
-    model = net()
-    seen, attack = observations(model), ATTACKS["inverting_gradients"](steps=3)
-    monkeypatch.setattr("attacks.compilation.make_fx", refused)
-    plain = attack.batched(seen, model, [derive(0) for _ in seen])
-    with compiling(tmp_path), caplog.at_level(logging.WARNING):
-        found = attack.batched(seen, model, [derive(0) for _ in seen])
-    assert "no compiler" in caplog.text
-    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, found, strict=True))
-
-
-@pytest.mark.slow
-def test_compiled_searches_find_the_same_also_for_other_observations(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The second time nothing is compiled: the observations are arguments."""
-    model = net()
-    seen, attack = observations(model), ATTACKS["inverting_gradients"](steps=12)
-    others = observations(models.build("lenet", TASK, 7).eval())
-    for some in (seen, others):
-        plain = attack.batched(some, model, [derive(0) for _ in some])
-        with compiling(tmp_path):
-            fast = attack.batched(some, model, [derive(0) for _ in some])
-        for a, b in zip(plain, fast, strict=True):
-            assert (a.images - b.images).abs().max() < 1e-3
-            assert a.loss == pytest.approx(b.loss, rel=1e-4)
-    assert any(tmp_path.iterdir())
-    assert "not compiled" not in caplog.text
-
-
-@pytest.mark.slow
-def test_a_compiled_search_that_some_leave_goes_on_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = net()
-    seen = observations(model)
-    plain = ATTACKS["inverting_gradients"](steps=100).batched(seen, model, [derive(0) for _ in seen])
-    middle = sorted(one.loss for one in plain)[1]
-    attack = ATTACKS["inverting_gradients"](steps=100, tolerance=(middle + max(one.loss for one in plain)) / 2)
-    plain = attack.batched(seen, model, [derive(0) for _ in seen])
-    assert len({one.outcome for one in plain}) == 2
-
-    asked: list[int] = []
-    only = Program.only
-
-    def noted(program: Program, kept: torch.Tensor) -> Program | None:
-        asked.append(len(kept))
-        return only(program, kept)
-
-    monkeypatch.setattr(Program, "only", noted)
-    with compiling(tmp_path):
-        fast = attack.batched(seen, model, [derive(0) for _ in seen])
-    assert asked
-    for a, b in zip(plain, fast, strict=True):
-        assert a.outcome is b.outcome
-        assert (a.images - b.images).abs().max() < 1e-2
-
-
-def test_what_is_left_of_a_program_computes_what_it_would_of_all() -> None:
-    calls: list[int] = []
-
-    def step(factor: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        calls.append(len(values))
-        return factor * values + torch.arange(6.0), values.square()
-
-    whole, values = Program(step, 6, 6), torch.rand(6, generator=derive(0))
-    four = whole.only(torch.tensor([0, 2, 3, 5]))
-    assert four is not None
-    for given, expected in zip(
-        four(torch.tensor(2.0), values[[0, 2, 3, 5]]), whole(torch.tensor(2.0), values), strict=True
-    ):
-        assert torch.equal(given, expected[[0, 2, 3, 5]])
-    assert four.only(torch.tensor([1, 3])) is None  # most of the six would be thrown away
-    assert calls == [6, 6]
-    again = Program(step, 6, 6).only(torch.tensor([1, 2, 3, 4, 5]))
-    assert again is not None
-    last = again.only(torch.tensor([0, 2, 3, 4]))
-    assert last is not None
-    kept = values[[1, 3, 4, 5]]
-    assert torch.equal(last(torch.tensor(2.0), kept)[0], step(torch.tensor(2.0), values)[0][[1, 3, 4, 5]])

@@ -47,6 +47,38 @@ def test_ratios_are_over_one_breaching_and_over_two(tmp_path: Path) -> None:
     assert "| fl-sim | 3 [2, 4] | 2 [2, 2] | 3,600 [2,400, 7,200] | 7 |" in page(tmp_path, {"part": "jobs", **record})
 
 
+def test_watched_rounds_are_compared_pair_by_pair_with_an_interval(tmp_path: Path) -> None:
+    said = page(
+        tmp_path, {"part": "federation", "name": "watching", "plain": [1.0, 2.0, 4.0], "watched": [1.1, 2.0, 4.4]}
+    )
+    assert "3 pairs, mean 1.067 [0.923, 1.210] (95 %) | 1.1 [1, 1.1] | 2 [1.1, 4.4] over 2 [1, 4] |" in said
+
+
+def test_chains_at_once_are_over_one_alone(tmp_path: Path) -> None:
+    ms = {"one": [4.0, 8.0, 6.0], "4 targets": [2.0, 2.0, 6.0]}
+    said = page(tmp_path, {"part": "generators", "name": "gifd", "ms": ms})
+    assert "| `gifd` | 4 targets | 2 [1, 4] | 2 [2, 6] |" in said
+
+
+def test_busy_is_the_share_of_what_is_executed(tmp_path: Path) -> None:
+    rates = {"ms": 10.0, "matmul": 100.0, "convolution": 90.0}
+    record = {"model": "net", "targets": 2, "gflop": 1.0, "executed": 0.5, "share": 0.9, "busy": 0.45, **rates}
+    said = page(tmp_path, {"part": "limit", "name": "net, 2 together", **record})
+    assert "| `net` | 2 | 90% | 45% | 1.0 | 0.5 | 10.0 | 100.0 | 90.0 |" in said
+
+
+def test_the_same_pictures_are_told_by_their_differences(tmp_path: Path) -> None:
+    def found(*values: float) -> list[dict[str, float]]:
+        return [{"psnr": value} for value in values]
+
+    said = page(
+        tmp_path,
+        {"part": "deep", "name": "trial by trial", "found": found(10.0, 20.0, 12.0)},
+        {"part": "deep", "name": "together", "found": found(10.5, 19.0, 12.0)},
+    )
+    assert "| together | 12.00 | 0 [-1, 0.5] | 10.5, 19.0, 12.0 |" in said
+
+
 def test_ways_take_turns_and_the_first_turn_warms_up() -> None:
     order = list[str]()
 

@@ -48,7 +48,10 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast 
     "ratio": {},
 }
 GENERATIVE = {name for name, options in SMALL.items() if "generator" in options} | {"gion"}
-NETS: Mapping[str, tuple[str, dict[str, Any]]] = {"r_gap": ("lenet", {})}  # for attacks that mlp does not suit
+NETS: Mapping[str, tuple[str, dict[str, Any]]] = {  # for attacks that mlp does not suit, or is too easy for
+    "feature_inversion": ("cnn", {}),
+    "r_gap": ("lenet", {}),
+}
 MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "bayes": 20.0,
     "cosine": 15.0,

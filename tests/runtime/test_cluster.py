@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fl_sim.runtime.machine import processors
-from fl_sim.runtime.pool import Failure, RayPool, RaySession, room, turns
+from fl_sim.runtime.machines import processors, room, turns
+from fl_sim.runtime.pool import Failure, RayPool, RaySession
 from tests.experiments.command import fl_sim
 from tests.experiments.studies import TINY
 
@@ -68,10 +68,11 @@ def test_machines_take_turns_by_their_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "expected"), [(0.0, 6), (0.25, 12), (0.4, 6), (1.0, 3), (2.0, 1)], ids=["cpu", "4", "2", "1", "pairs"]
+    ("gpus", "beside", "expected"),
+    [(0.0, 0.0, 6), (0.25, 0.0, 12), (0.4, 0.0, 7), (1.0, 0.0, 3), (2.0, 0.0, 1), (0.5, 2.4, 1), (0.1, 2.7, 3)],
 )
 def test_there_are_as_many_actors_as_the_machines_have_room_for(
-    monkeypatch: pytest.MonkeyPatch, gpus: float, expected: int
+    monkeypatch: pytest.MonkeyPatch, gpus: float, beside: float, expected: int
 ) -> None:
     machines = [
         {"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 3.0}},
@@ -79,13 +80,19 @@ def test_there_are_as_many_actors_as_the_machines_have_room_for(
         {"NodeID": "c", "Alive": False, "Resources": {"CPU": 8.0, "GPU": 8.0}},
     ]
     monkeypatch.setattr("ray.nodes", lambda: machines)
-    assert room(gpus) == expected
+    assert room(gpus, beside) == expected
 
 
-@pytest.mark.parametrize(("cores", "gib", "expected"), [(2, 24, 2), (16, 24, 6), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("cores", "gib", "limit", "expected"),
+    [(2, 24, "max", 2), (16, 24, "max", 6), (1, 2, "max", 1), (16, 64, str(8 << 30), 2), (4, 64, None, 4)],
+)
 def test_processors_are_those_that_memory_is_enough_for(
-    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, gib: int, limit: str | None, expected: int
 ) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+    monkeypatch.setattr("fl_sim.runtime.machines._LIMIT", tmp_path / "memory.max")
     monkeypatch.setattr("joblib.cpu_count", lambda: cores)
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1 << 10, "SC_PHYS_PAGES": gib << 20}[name])
     assert processors() == expected

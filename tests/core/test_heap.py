@@ -1,4 +1,4 @@
-"""Freed memory stays while a job runs, and goes back afterwards. In a process of its own: it is set once for all."""
+"""Freed memory stays until it is given back. In a process of its own: it is set once for all."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import resource, torch
-from fl_sim.runtime.memory import freed_memory_kept
+from fl_sim.core import heap
 
 def resident() -> int:
     lines = open("/proc/self/status").read().splitlines()
@@ -22,15 +22,16 @@ def faults() -> int:
 
 torch.ones(16 << 20)
 mapped, idle = faults(), resident()
-with freed_memory_kept():
-    faults()  # the first few are new to the heap
-    kept, busy = faults(), resident()
+heap.keep_freed()
+faults()  # the first few are new to the heap
+kept, busy = faults(), resident()
+heap.give_back()
 print(mapped, kept, idle, busy, resident())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own settings")
-def test_what_is_freed_is_kept_until_the_end() -> None:
+def test_what_is_freed_is_kept_until_it_is_given_back() -> None:
     root = Path(__file__).parents[2]
     said = subprocess.run([sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=True).stdout
     mapped, kept, idle, busy, after = map(int, said.split())
