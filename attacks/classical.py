@@ -96,22 +96,22 @@ def feature_inversion(
     restarts: int = 1,
     seconds: float | None = None,
 ) -> PosteriorSearch:
-    """The image whose input of the first fully connected layer is the one that the layer's gradient gives away.
+    """One image, from its input of a fully connected layer, which the gradient gives away. After arXiv 1412.0035.
 
     That input is read off one image's update (arXiv 2003.14053, proposition D.1), and inverted as a representation is:
-    squared distance over its own squares, total variation (arXiv 1412.0035). A step takes a quarter of one that
-    compares gradients, and behind a layer as wide as ``cnn``'s fewer are needed (experiments/LOG.md); little is found
-    where features come after pooling to a few numbers. For one image an update, behind a fully connected layer with a
-    bias. ``support = "observed"``: zeros were not sent, and say nothing, as behind pruning or Soteria. An observation
+    squared distance over its own squares, total variation (arXiv 1412.0035). A step takes half of one that compares
+    gradients, and behind a layer as wide as ``cnn``'s fewer are needed (experiments/LOG.md); features that are fewer
+    than pixels, after pooling, leave much open. For one image an update, behind a fully connected layer with a bias.
+    ``support = "observed"``: zeros were not sent, and say nothing, as behind pruning or Soteria. An observation
     leaves the search, converged, once its objective is below ``tolerance``. Differs from the source in isotropic total
-    variation of normalised pixels, and in L-BFGS of ``steps`` steps with ten pairs instead of gradient descent with
-    momentum.
+    variation of normalised pixels, and in L-BFGS of ``steps`` steps with 20 pairs instead of gradient descent with
+    momentum; it has no box, in whose corners L-BFGS loses one image in sixteen.
     """
     return PosteriorSearch(
         likelihood=Features(support=support),
         priors=(TotalVariation(weight=tv, isotropic=True, smoothing=1e-2),),
-        variables=Pixels(),
-        solver=LBFGS(steps=steps, history=10, tolerance=_least(tolerance), seconds=seconds),
+        variables=Pixels(box=False),
+        solver=LBFGS(steps=steps, history=20, tolerance=_least(tolerance), seconds=seconds),
         restarts=restarts,
     )
 
@@ -148,13 +148,16 @@ def inverting_gradients(
     with ``step_size = 0.8`` was 5 dB ahead, and ``schedule = "ramp"`` another 1.5: experiments/LOG.md.
 
     ``feature_steps`` > 0 starts where so many steps of ``feature_inversion`` end, over the same ``support`` and without
-    what is ``dropped``; ``seconds`` does not limit them.
+    what is ``dropped``, with that attack's own ``tv``; ``seconds`` does not limit them. Large steps afterwards begin
+    again: 40 with ``signed = False, step_size = 0.02`` gained 0.7 dB, with 0.4 they lost six.
     ``tolerance``: an observation leaves the search, converged, once its objective is below that; ``None``: none does.
+    The profile cosine is 0.05 at right angles and -1.15 at the target, the plain one 1 and 0, beside ``tv``.
     """
+    variables = Pixels(init=init, image=image, noise=draws)
     search = PosteriorSearch(
         likelihood=Cosine(form=cosine, layers=Layers(dropped=dropped), support=support),
         priors=(TotalVariation(weight=tv),),
-        variables=Pixels(init=init, image=image, noise=draws),
+        variables=variables,
         solver=Adam(
             steps=steps,
             step_size=step_size,
@@ -171,7 +174,7 @@ def inverting_gradients(
     begun = replace(
         feature_inversion(steps=feature_steps),
         likelihood=Features(support=support, dropped=dropped),
-        variables=search.variables,
+        variables=replace(variables, box=False),
         local=search.local,
     )
     return replace(search, first=begun)

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 
 from fl_sim.core.errors import FlSimError
 from fl_sim.core.types import Observation, Tensors
-from fl_sim.training.entering import entering
+from fl_sim.training.entering import passed_on
 from fl_sim.training.local import State
 
 _PROBES = 16  # images of noise
@@ -64,8 +64,8 @@ def answers_to_noise(seen: Observation, model: nn.Module, layer: nn.Linear, rng:
     images = torch.rand(_PROBES, *seen.task.image_shape, generator=rng)
     with torch.no_grad():
         device = next(iter(seen.broadcast.values())).device
-        inputs, logits = entering(model, State(seen.broadcast, seen.buffers), layer, images.to(device))
-    return inputs.double().cpu(), logits.double().softmax(1).mean(0).cpu()
+        given, logits = passed_on(model, State(seen.broadcast, seen.buffers), layer, images.to(device))
+    return given[0].double().cpu(), logits.double().softmax(1).mean(0).cpu()
 
 
 @dataclass(frozen=True, eq=False)

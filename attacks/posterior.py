@@ -19,7 +19,7 @@ from attacks.objective import Annealing, Matching, Terms
 from attacks.priors import Prior
 from attacks.problem import Problem, alike
 from attacks.solvers import Solution, Solver
-from attacks.variables import Point, Variables
+from attacks.variables import Pixels, Point, Variables
 from fl_sim.core.contracts import Attack
 from fl_sim.core.errors import ConfigError
 from fl_sim.core.part import part
@@ -31,7 +31,7 @@ class PosteriorSearch(Attack):
     """Minimise ``f_t * likelihood + priors`` over variables, from several starts at once.
 
     Args:
-        likelihood: Cost of the guess's gradient.
+        likelihood: Cost of what a guess would have made, its gradient as a rule.
         priors: Costs of the guess's images; summed.
         variables: What is searched.
         solver: How.
@@ -39,7 +39,8 @@ class PosteriorSearch(Attack):
         annealing: The factor ``f_t``; restarts and iterates are compared with the factor at 1.
         ball: Search the centre of the best ball instead of the best point; ``None``: maximum a posteriori.
         local: What is made of the client's local steps.
-        first: A search of the same variables whose ends this one starts from, trial by trial; with one start each.
+        first: A search of the same variables, in a box or not, whose ends this one starts from, trial by trial; with
+            one start each.
 
     Returns what the solver kept, by its own objective, which never sees the truth.
     """
@@ -57,7 +58,7 @@ class PosteriorSearch(Attack):
     first: "PosteriorSearch | None" = None
 
     def __post_init__(self) -> None:
-        if self.first is not None and (self.first.variables, self.first.local) != (self.variables, self.local):
+        if self.first is not None and self.first._space != self._space:
             raise ConfigError("first: expected a search of the same variables and local steps, got others")
         if self.ball is not None and isinstance(self.local, Unrolled) and self.local.epochs == "own":
             raise ConfigError(
@@ -169,6 +170,12 @@ class PosteriorSearch(Attack):
         return Matching(
             self._terms(), [problem], self.restarts, self._offsets([problem], [rng]), whole=self.local.compiles
         )
+
+    @property
+    def _space(self) -> tuple[Variables, LocalSteps]:
+        """What it searches, whether in a box or not."""
+        whole = replace(self.variables, box=False) if isinstance(self.variables, Pixels) else self.variables
+        return whole, self.local
 
     @property
     def _searched(self) -> Variables:

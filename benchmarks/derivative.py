@@ -50,22 +50,29 @@ def _compared(name: str) -> dict[str, Any]:
         return slopes[-1][0], {k: u[0] for k, u in zip(tree, slopes, strict=False)}
 
     reference, along = exact(looped)
-    plain = _plain(model, seen.buffers, images, truth.labels)
-    size = (global_norm(seen.broadcast) / global_norm(along)).item()
-    directional: dict[str, Callable[[], Tensor]] = {
-        "forward-over-reverse": lambda: jvp(plain, (dict(seen.broadcast),), (dict(along),))[1]
-    }
-    for step in STEPS:
-        directional[f"finite difference {step:g}"] = partial(_difference, plain, seen.broadcast, along, step * size)
-        directional[f"centred difference {step:g}"] = partial(_centred, plain, seen.broadcast, along, step * size)
     whole: dict[str, Callable[[], Tensor]] = {
         "reverse-over-reverse": lambda: exact(looped)[0],
         "reverse-over-reverse, layer by layer (fl-sim)": lambda: exact(ours)[0],
     }
+    directional = _directional(_plain(model, seen.buffers, images, truth.labels), seen.broadcast, along)
     found = {way: _figures(derive, reference) for way, derive in (whole | directional).items()}
     direction = _milliseconds(lambda: _direction(model, state, Batch(images, truth.labels), seen.update.delta))
     for way in directional:
         found[way]["ms"] = round(found[way]["ms"] + direction, 2)
+    return found
+
+
+def _directional(
+    plain: Callable[[Tensors], Tensor], weights: Tensors, along: Tensors
+) -> dict[str, Callable[[], Tensor]]:
+    """Ways to the derivative of ``plain`` along a direction in the weights."""
+    size = (global_norm(weights) / global_norm(along)).item()
+    found: dict[str, Callable[[], Tensor]] = {
+        "forward-over-reverse": lambda: jvp(plain, (dict(weights),), (dict(along),))[1]
+    }
+    for step in STEPS:
+        found[f"finite difference {step:g}"] = partial(_difference, plain, weights, along, step * size)
+        found[f"centred difference {step:g}"] = partial(_centred, plain, weights, along, step * size)
     return found
 
 

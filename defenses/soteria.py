@@ -65,7 +65,7 @@ class Soteria(GradientDefense):
     def scores(self, model: nn.Module, state: State, batch: Batch) -> Tensor:
         """``q``, ``(n,)`` float64; negative or infinite only where the layer's input is negative: not after a ReLU."""
         images = batch.images.detach().requires_grad_()
-        features, _ = entering(model, state, model.get_submodule(self.layer_of(model)), images)
+        features = entering(model, state, model.get_submodule(self.layer_of(model)), images)
         chunks = torch.split(torch.arange(features.shape[1], device=images.device), self.chunk)
         lengths = torch.cat([_derivative_lengths(features, images, chosen) for chosen in chunks], 1)
         return (lengths / (features.detach() + 0.1)).double().sum(0)

@@ -31,6 +31,7 @@ from fl_sim.runtime.store import RunStore
 
 Executor = Literal["ray", "inline"]
 
+_BESIDE = 2  # clients at a time, where they share a GPU with an attack
 _VERSIONS = ("fl-sim", "flwr", "ray", "torch", "torchvision", "numpy", "torchmetrics", "lpips", "scikit-learn")
 
 
@@ -134,12 +135,13 @@ class Run:
 
     @property
     def _cpus(self) -> int:
-        """One a client at a time; where clients share GPUs with attacks, so few that one attack has room on each."""
-        r = self.study.runtime
-        most = processors()
-        if r.gpus and r.client_gpus:
-            most = max(1, min(most, int((1 - r.gpus) / r.client_gpus)))
-        return r.cpus or most
+        """One for each client at a time."""
+        return self.study.runtime.cpus or (_BESIDE if self._share_gpus else processors())
+
+    @property
+    def _share_gpus(self) -> bool:
+        """Whether clients and attacks do: there the study says how many, or few leave one another room."""
+        return self.study.runtime.gpus > 0 and self.study.runtime.client_gpus > 0
 
     def _pool(self, work: Work, done: Callable[[AttackJob, Any], None]) -> Pool[AttackJob]:
         if self.executor == "inline":
@@ -148,9 +150,8 @@ class Run:
         return RayPool(
             work,
             done,
-            actors=r.actors,
+            actors=r.actors or (1 if self._share_gpus else None),
             gpus=r.gpus,
-            beside=self._cpus * r.client_gpus,
             waiting=-(-r.waiting // r.together),
             timeout=self._timeout,
             split=AttackJob.alone,

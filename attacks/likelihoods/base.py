@@ -28,7 +28,7 @@ class Misfit:
 
 
 class Likelihood(ABC):
-    """Compares guessed gradients with the observed update."""
+    """Compares what a guess would have made, its gradient as a rule, with the observed update."""
 
     needs_scale: ClassVar[bool] = False
     """Whether it is meaningless when only the direction of the gradient is known."""

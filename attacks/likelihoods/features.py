@@ -38,24 +38,24 @@ class Features(Likelihood):
     dropped: tuple[str, ...] = ()
 
     def check(self, seen: Observation, model: nn.Module) -> None:
-        steps = seen.protocol.steps(seen.update.num_examples) if seen.protocol is not None else None
-        if seen.update.num_examples > 1 or (seen.update.kind == "delta" and steps != 1):
+        if seen.update.num_examples > 1 or not seen.one_step:
+            steps = "a single step" if seen.one_step else "several steps, or nobody knows how many,"
             raise UnmetKnowledgeError(
-                "the input of a layer is read off one step on one image, and this update is of "
-                f"{steps or 'nobody knows how many'} on {seen.update.num_examples}: set batch_size = 1 and one local "
-                "step, or use an attack that compares gradients (feature_steps = 0)"
+                f"the input of a layer is read off one step on one image, and this update is of {steps} on "
+                f"{seen.update.num_examples}: set batch_size = 1 and one local step (and protocol = true in "
+                "[adversary], to know of it), or use an attack that compares gradients, without feature_steps"
             )
         if self._layer(model) is None:
             raise UnmetKnowledgeError(
                 "the input of a layer is read off a fully connected one with a bias, and this model has none that "
-                "counts: use another model, or an attack that compares gradients (feature_steps = 0)"
+                "counts: use another model, or an attack that compares gradients, without feature_steps"
             )
 
     def bind(self, problem: Problem) -> Misfit:
         name = self._layer(problem.model)
         assert name is not None
         target, known = input_of(problem.targets, name, self.support)
-        unit = target.square().sum(1).clamp_min(_TINY)
+        unit = (known * target.square()).sum(1).clamp_min(_TINY)
 
         def cost(inputs: Tensors) -> Tensor:
             return (known * (inputs[name].squeeze(1) - target).square()).sum(1) / unit
@@ -73,18 +73,22 @@ class Features(Likelihood):
 def input_of(gradients: Tensors, name: str, support: Support) -> tuple[Tensor, Tensor]:
     """The input ``(T, n)`` of layer ``name`` that fits its weights' gradient best, given its biases', and what counts.
 
-    The latter is 1, or 0 where nothing was sent and ``support`` is ``observed``: a column of zeros, which a dead unit
-    leaves too.
+    The latter is 1, or 0 where no entry says anything: with ``support`` ``observed`` a column of zeros, which a dead
+    unit leaves too.
     """
     weight, bias = gradients[f"{name}.weight"], gradients[f"{name}.bias"][:, None]
     there = (weight != 0).to(weight) if support == "observed" else torch.ones_like(weight)
-    found = (bias @ weight) / (bias.square() @ there).clamp_min(_TINY)
-    return found.squeeze(1), there.amax(1)
+    evidence = bias.square() @ there
+    found, known = (bias @ weight) / evidence.clamp_min(_TINY), (evidence > 0).to(weight)
+    return found.squeeze(1), known.squeeze(1)
 
 
 def _inputs(name: str, problem: Problem, guess: Guess) -> Tensors:
     """``(T, N, n)``; where batch norm joins examples, those of a trial alone."""
-    model, state = problem.model, State(problem.seen.broadcast, problem.seen.buffers)
-    trials = guess.images.unbind() if model.training else [guess.images.flatten(0, 1)]
-    inputs = torch.cat([entering(model, state, model.get_submodule(name), some)[0] for some in trials])
-    return {name: inputs.view(*guess.images.shape[:2], -1)}
+    model, seen = problem.model, problem.seen
+    layer, found = model.get_submodule(name), list[Tensor]()
+    for some in torch.split(torch.arange(len(guess.images)), 1 if model.training else len(guess.images)):
+        noise = {draw: z[some].flatten(0, 1) for draw, z in guess.noise.items()}
+        state = State(seen.broadcast, {**seen.buffers, **noise})
+        found.append(entering(model, state, layer, guess.images[some].flatten(0, 1)))
+    return {name: torch.cat(found).view(*guess.images.shape[:2], -1)}

@@ -14,8 +14,8 @@ def keep_freed() -> None:
     """Keep what tensors free for those that follow; for all of this process's life.
 
     Each step of a search frees and takes the same megabytes. glibc gives them back to the system meanwhile, and every
-    page has to be mapped anew: a quarter of the time of a step, half of that of 64 candidates. Nor are large tensors
-    mapped one by one, which no threshold above 32 MiB would prevent.
+    page has to be mapped anew: a quarter of the time of a step, half of that of 64 candidates. Large tensors are not
+    mapped one by one either; a threshold would not do, as glibc accepts none above 32 MiB.
     """
     for name, value in _LIMITS.items():
         _of_c_library("mallopt")(name, value)

@@ -1,7 +1,9 @@
 """What this machine, and those of Ray, have room for. Ray is imported here once there is something to run on it."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,15 @@ def turns(machines: Sequence[dict[str, Any]], resource: str) -> list[str]:
     return [machine for _, machine in sorted(places)]
 
 
-def room(gpus: float, beside: float = 0.0) -> int:
-    """Attacks at a time that Ray's machines have room for: one a CPU or, where each takes ``gpus``, by their GPUs.
-
-    Args:
-        beside: GPUs that others take.
-    """
+def room(gpus: float) -> int:
+    """Attacks at a time that Ray's machines have room for: one a CPU or, where each takes ``gpus``, by their GPUs."""
     import ray
 
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     if not gpus:
         return max(1, len(turns(known, "CPU")))
-    return max(1, int((len(turns(known, "GPU")) - beside) / gpus + _ROUNDING))
+    on_each = Counter(turns(known, "GPU")).values()  # GPUs of each machine; shares of one are of one GPU
+    return max(1, sum(count // ceil(gpus) if gpus >= 1 else count * int(1 / gpus + _ROUNDING) for count in on_each))
 
 
 def place(number: int, gpus: float) -> Any:

@@ -14,8 +14,8 @@ from fl_sim.runtime.machines import place, room
 
 J = TypeVar("J")
 R = TypeVar("R")
-_PLACED = 600  # seconds in which an actor must find its place
 J_contra = TypeVar("J_contra", contravariant=True)
+_PLACED = 600  # seconds in which an actor must find its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,6 @@ class RayPool(Generic[J, R]):
         done: Called in this process with a job and its result or failure.
         actors: How many work at a time; ``None``: what Ray has room for (:func:`room`).
         gpus: Share of a GPU each takes; 0: none.
-        beside: GPUs that others take on these machines.
         waiting: Most jobs that wait; :meth:`submit` blocks beyond that.
         timeout: Seconds that a job may take before its actor is killed and it has failed; ``None``: no limit.
         split: The parts of a job that are tried one by one where the whole has failed.
@@ -101,7 +100,6 @@ class RayPool(Generic[J, R]):
         *,
         actors: int | None,
         gpus: float = 0.0,
-        beside: float = 0.0,
         waiting: int = 16,
         timeout: Callable[[J], float | None] = lambda _: None,
         split: Split[J] = whole,
@@ -113,7 +111,7 @@ class RayPool(Generic[J, R]):
         self._queue: queue.Queue[J] = queue.Queue(maxsize=waiting)
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
-        for number in range(actors or room(gpus, beside)):
+        for number in range(actors or room(gpus)):
             threading.Thread(target=self._feed, args=(number,), daemon=True).start()
 
     def submit(self, job: J) -> None:
@@ -135,6 +133,8 @@ class RayPool(Generic[J, R]):
         while True:
             job = self._queue.get()
             try:
+                if self._broken:
+                    continue  # whoever waits is told at once
                 for part, result in attempts(run, job, self._split):
                     with self._lock:
                         self._done(part, result)
@@ -181,6 +181,7 @@ class RayPool(Generic[J, R]):
         try:
             ray.get(actor.ready.remote(), timeout=_PLACED)  # a job's time does not count its actor's start
         except ray.exceptions.GetTimeoutError as error:
+            ray.kill(actor)
             raise FlSimError(
                 f"Ray found no room for attack actor {number + 1} in {_PLACED} s, which takes {self._gpus:g} of a GPU: "
                 "lower runtime.actors, runtime.gpus or runtime.client_gpus"

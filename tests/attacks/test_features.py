@@ -108,7 +108,7 @@ def test_a_layer_that_counts_for_nothing_gives_way_to_the_next() -> None:
 
 
 def test_noise_on_the_gradient_is_averaged_over_the_rows() -> None:
-    """Row by row the ratio is as good as its own bias gradient; all rows together are better than the best of them."""
+    """All rows together are better than the row of the largest bias gradient, which papers and released code use."""
     net = models.build("cnn", TASK, 0).eval()
     given = problem(net, images(1)[0])
     noisy = {
@@ -131,6 +131,22 @@ def test_pruned_entries_are_missing_not_small() -> None:
     exact = read(given)
     assert (read(given, "observed", weight=pruned) - exact).norm() < 1e-4 * exact.norm()
     assert (read(given, "all", weight=pruned) - exact).norm() > 0.05 * exact.norm()
+
+
+def test_columns_whose_rows_lost_their_biases_say_nothing() -> None:
+    """Random pruning takes weights and biases alike; without a bias an entry tells nothing of its input."""
+    net = models.build("cnn", TASK, 0).eval()
+    pair = images(2)
+    given = problem(net, pair[0])
+    sent = {
+        name: t * (torch.rand(t.shape, generator=derive(0, name)) > 0.9) if name.startswith("net.fc1") else t
+        for name, t in given.targets.items()
+    }
+    _, known = input_of(sent, "net.fc1", "observed")
+    assert 0.05 < known.mean() < 0.95
+    right, wrong = costs(Features(support="observed"), replace(given, targets=sent), pair)
+    assert right < 1e-8
+    assert wrong > 1e-4
 
 
 def test_soteria_s_columns_say_nothing_where_zeros_were_not_sent() -> None:
@@ -167,8 +183,8 @@ def test_steps_from_the_features_are_ahead_of_as_many_from_noise() -> None:
 @pytest.mark.parametrize(
     ("protocol", "count", "said"),
     [
-        (Protocol(batch_size=2), 2, "this update is of 1 on 2"),
-        (Protocol(mode="fedavg", local_epochs=3, learning_rate=0.1), 1, "this update is of 3 on 1"),
+        (Protocol(batch_size=2), 2, "this update is of a single step on 2"),
+        (Protocol(mode="fedavg", local_epochs=3, learning_rate=0.1), 1, "this update is of several steps"),
     ],
 )
 def test_what_it_cannot_read_is_refused(protocol: Protocol, count: int, said: str) -> None:

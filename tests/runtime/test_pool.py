@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fl_sim.core.errors import FlSimError
 from fl_sim.runtime.parcels import Packer, unpacked
 from fl_sim.runtime.pool import Failure, InlinePool, RayPool, RaySession
 
@@ -59,6 +60,24 @@ def test_what_fails_together_is_tried_alone() -> None:
         pool.submit(job)
     failed = Failure("ValueError: -1")
     assert found == {(1, 2): 3, (3,): 3, (-1,): failed, (4,): 4}
+
+
+def test_where_no_actor_finds_a_place_whoever_waits_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def nowhere(pool: RayPool[int, int], number: int) -> None:
+        asked.append(number)
+        raise FlSimError("no room")
+
+    monkeypatch.setattr(RayPool, "_new_actor", nowhere)
+    pool = RayPool(double, lambda *_: None, actors=1, waiting=3)
+    for job in range(3):
+        pool.submit(job)
+    with pytest.raises(FlSimError, match="no room"):
+        pool.drain()
+    assert asked == [0]
+    with pytest.raises(FlSimError, match="no room"):
+        pool.submit(4)
 
 
 def summed(job: tuple[str, Tensor, Tensor]) -> float:
