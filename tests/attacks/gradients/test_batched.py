@@ -227,3 +227,11 @@ def test_layers_in_place_are_batched() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(196, 5))
     assert isinstance(fastest(model, state_of(model), TASK), Batched)
     assert model[1].inplace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "convnet"])
+def test_rounding_that_batch_norm_enlarges_is_no_reason_for_the_loop(name: str) -> None:
+    """By the statistics of two images, in single precision, the two ways differ by a hundredth."""
+    net = models.build(name, LARGE, 0).train()
+    assert isinstance(fastest(net, state_of(net), LARGE), Batched)
