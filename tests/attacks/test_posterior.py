@@ -105,7 +105,7 @@ def test_a_search_begins_where_its_first_ends_trial_by_trial(seen: Observation, 
 
 def test_a_first_search_of_other_variables_is_refused() -> None:
     with pytest.raises(ConfigError, match="the same variables"):
-        search(L2(), first=search(Cosine(), variables=Pixels(box=False)))
+        search(L2(), first=search(Cosine(), variables=Pixels(labels="joint")))
 
 
 @pytest.mark.parametrize("name", ["bayes", "dlg", "inverting_gradients"])

@@ -30,7 +30,7 @@ SMALL: Mapping[str, dict[str, Any]] = {  # arguments that make each attack fast 
     "bayes": {"steps": 300, "tv": 1e-3, "restarts": 3},  # a small net has poor local minima
     "cosine": {"steps": 200, "tv": 1e-5, "restarts": 3},
     "dlg": {"steps": 300, "restarts": 3},
-    "feature_inversion": {"steps": 100, "tv": 1e-5},
+    "feature_inversion": {"steps": 100, "tv": 1e-6, "restarts": 3},
     "ggl": {"steps": 60, "population": 30, **GENERATOR},
     "gias": {"latent_steps": 60, "steps": 40, "restarts": 2, **GENERATOR},
     "gifd": {"steps": 60, "stages": 2, "restarts": 2, **GENERATOR},
@@ -56,7 +56,7 @@ MARGIN: Mapping[str, float] = {  # dB above noise, undefended
     "bayes": 20.0,
     "cosine": 15.0,
     "dlg": 20.0,
-    "feature_inversion": 30.0,
+    "feature_inversion": 50.0,
     "ggl": 12.0,
     "gias": 15.0,
     "gifd": 25.0,
