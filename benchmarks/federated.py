@@ -98,19 +98,12 @@ def _watched() -> Iterator[tuple[Wrap, Settle]]:
 
 def _watching() -> dict[str, list[float]]:
     """Seconds a round of Flower's own FedAvg on ``cnn``, watched and not, in turns inside one simulation."""
-    found: dict[str, list[float]] = {"plain": [], "watched": []}
-    ways: Mapping[str, Callable[[], AbstractContextManager[tuple[Wrap, Settle]]]] = {
-        "plain": _plain,
-        "watched": _watched,
-    }
+    found: dict[str, list[float]] = {}
 
     def main(grid: Grid) -> None:
-        for turn in range(PAIRS + 1):
-            for name in list(ways)[:: -1 if turn % 2 else 1]:
-                with ways[name]() as (wrap, settle):
-                    seconds = _rounds(grid, wrap, settle)
-                if turn:
-                    found[name].append(seconds)
+        found.update(
+            _in_turns({"plain": lambda: _rounds(grid, _plain), "watched": lambda: _rounds(grid, _watched)}, PAIRS)
+        )
 
     RaySimulation(cpus=2)(main, app, CLIENTS)
     return found
@@ -122,14 +115,15 @@ def _help() -> float:
     return time.perf_counter() - began
 
 
-def _rounds(grid: Grid, wrap: Wrap, settle: Settle) -> float:
+def _rounds(grid: Grid, way: Callable[[], AbstractContextManager[tuple[Wrap, Settle]]]) -> float:
     """Seconds a round until it is settled."""
     inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
     arrays, rate = ArrayRecord(_network().state_dict()), ConfigRecord({"lr": 0.1})
-    began = time.perf_counter()
-    wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=rate, num_rounds=ROUNDS)
-    settle()
-    return round((time.perf_counter() - began) / ROUNDS, 4)
+    with way() as (wrap, settle):
+        began = time.perf_counter()
+        wrap(inner).start(grid=grid, initial_arrays=arrays, train_config=rate, num_rounds=ROUNDS)
+        settle()
+        return round((time.perf_counter() - began) / ROUNDS, 4)
 
 
 app = ClientApp()

@@ -33,7 +33,7 @@ def fastest(model: nn.Module, state: State, task: Task) -> Passes:
     """
     try:
         batched = Batched.of(model, state)
-        if batched is not None and (_same(model, state, task) or _same(*_doubled(model, state), task)):
+        if batched is not None and (_same(batched, model, state, task) or _same_doubled(model, state, task)):
             return batched
         reason = "its layers do not tell its gradients whole"
     except Exception as error:  # a model may do anything with its layers
@@ -42,14 +42,16 @@ def fastest(model: nn.Module, state: State, task: Task) -> Passes:
     return Looped(model, state)
 
 
-def _same(model: nn.Module, state: State, task: Task) -> bool:
-    some, batched = probe(task, state), Batched.of(model, state)
-    return batched is not None and agree(dense(batched(some)), Looped(model, state)(some))
+def _same(batched: Batched, model: nn.Module, state: State, task: Task) -> bool:
+    some = probe(task, state)
+    return agree(dense(batched(some)), Looped(model, state)(some))
 
 
-def _doubled(model: nn.Module, state: State) -> tuple[nn.Module, State]:
+def _same_doubled(model: nn.Module, state: State, task: Task) -> bool:
     weights, buffers = (map_tree(Tensor.double, tree) for tree in state)
-    return deepcopy(model).double(), State(weights, buffers)
+    exact, there = deepcopy(model).double(), State(weights, buffers)
+    batched = Batched.of(exact, there)
+    return batched is not None and _same(batched, exact, there, task)
 
 
 def agree(got: Tensors, expected: Tensors) -> bool:
